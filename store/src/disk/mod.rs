@@ -1,0 +1,112 @@
+//! The file system as the engine needs it: one small port, so that the same code runs on a real disk and on one that
+//! crashes, tears, fills up and lies. `real` is the only file that writes through `std::fs`.
+
+pub mod real;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
+
+use crate::error::Result;
+use std::path::{Path, PathBuf};
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Must exist; for reading.
+    Read,
+    /// Must exist; for reading and writing.
+    Write,
+    /// Must not exist; for reading and writing.
+    CreateNew,
+}
+
+/// Identity and change marks of a file: equal stamps before and after mean that nobody wrote in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// Length in bytes; for a block device its size.
+    pub len: u64,
+    /// Device and inode number.
+    pub inode: (u64, u64),
+    /// Modification and change time in nanoseconds since 1970. Constant for block devices.
+    pub times: (i128, i128),
+}
+
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A block device.
+    BlockDevice,
+    /// A folder.
+    Folder,
+    /// FIFO, socket, character device.
+    Other,
+}
+
+/// A run of bytes and whether the file holds data there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte.
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+    /// False: a hole, which reads as zeros.
+    pub data: bool,
+}
+
+/// An open file. All calls take positions and may come from several threads.
+pub trait DiskFile: Send + Sync {
+    /// Length in bytes; for a block device its size.
+    fn len(&self) -> Result<u64>;
+    /// True when it holds no byte.
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize>;
+    /// Writes all of `data`. Not durable before `sync`.
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()>;
+    /// Cuts or extends with a hole. Not for block devices.
+    fn set_len(&self, len: u64) -> Result<()>;
+    /// Makes the range a hole where the file system can, else writes zeros.
+    fn punch(&self, start: u64, end: u64) -> Result<()>;
+    /// Reserves space for `len` bytes, so that writes into it do not meet a full disk where the file system can do so.
+    fn allocate(&self, len: u64) -> Result<()>;
+    /// The extent at `offset`, up to the next change or the end of the file. Without support all is data.
+    fn extent(&self, offset: u64) -> Result<Extent>;
+    /// Contents and length survive a crash after this. A failure may have lost earlier writes for good.
+    fn sync(&self) -> Result<()>;
+    /// Change marks now.
+    fn stamp(&self) -> Result<Stamp>;
+    /// Takes the whole-file lock of this open file (flock, exclusive) without waiting; false: somebody has it.
+    /// Released when the file is dropped.
+    fn try_lock(&self) -> Result<bool>;
+    /// The file descriptor's door to image locks; `None` where locks make no sense.
+    fn as_real(&self) -> Option<&std::fs::File> {
+        None
+    }
+}
+
+/// A tree of folders and files.
+pub trait Disk: Send + Sync {
+    /// Opens a file.
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Box<dyn DiskFile>>;
+    /// What the path names, following links; `NotFound` if nothing.
+    fn kind(&self, path: &Path) -> Result<FileKind>;
+    /// Makes a folder and those above it. Durable after `sync_folder` of the folders above.
+    fn create_folders(&self, path: &Path) -> Result<()>;
+    /// Gives the file a second name; false: the new name is taken.
+    fn link(&self, from: &Path, to: &Path) -> Result<bool>;
+    /// Renames, replacing what is there.
+    fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Removes a file; nothing there is fine.
+    fn remove(&self, path: &Path) -> Result<()>;
+    /// Removes an empty folder; nothing there, or one that is not empty, is fine.
+    fn remove_folder(&self, path: &Path) -> Result<()>;
+    /// Names in a folder, sorted; none when there is no such folder.
+    fn list(&self, path: &Path) -> Result<Vec<String>>;
+    /// Names made in or removed from the folder so far survive a crash after this.
+    fn sync_folder(&self, path: &Path) -> Result<()>;
+    /// The path without links and dots, for comparing.
+    fn canonical(&self, path: &Path) -> Result<PathBuf>;
+}

@@ -1,0 +1,9 @@
+//! Bytes <-> structs, each with its picture in FORMAT.md. No I/O.
+
+pub mod codec;
+pub mod entry;
+pub mod envelope;
+pub mod manifest;
+pub mod pack;
+pub mod snapshot;
+pub mod store;
