@@ -146,6 +146,8 @@ pub struct PackRecord {
     pub size: u32,
     /// Entries in its table.
     pub entries: u32,
+    /// Blocks of its table, which begins `blocks * 4096 + 64` bytes before the end.
+    pub blocks: u32,
 }
 
 /// What a pack holds.

@@ -1,0 +1,2 @@
+//! The program `still`.
+fn main() {}

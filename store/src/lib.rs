@@ -1,0 +1,32 @@
+//! The engine of stillpoint: disk images in, verified snapshots out, nothing lost.
+//!
+//! `FORMAT.md` says what is stored, `DESIGN.md` why. Modules import only downwards:
+//!
+//! ```text
+//! error id geometry limits progress world        vocabulary, pure
+//! format                                         bytes <-> structs, no I/O
+//! disk  object  index  image                     the doors to the outside
+//! catalog  log                                   what exists
+//! codec  pack  manifest                          content
+//! ops                                            one verb a file
+//! ```
+
+pub mod catalog;
+pub mod codec;
+pub mod disk;
+pub mod error;
+pub mod format;
+pub mod geometry;
+pub mod id;
+pub mod image;
+pub mod index;
+pub mod limits;
+pub mod log;
+pub mod manifest;
+pub mod object;
+pub mod ops;
+pub mod pack;
+pub mod progress;
+pub mod world;
+
+pub use error::{Error, ErrorKind, Result};
