@@ -131,7 +131,7 @@ impl Store {
         let pack = catalog.pack(name).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "indexing a pack").at(name).detail("it is not live")
         })?;
-        let table = Table::read(&*self.objects, name, &pack.record)?;
-        Ok(table.entries().map(|e| (key_of(&e.hash), e.entry)).collect())
+        let table = Table::read(&*self.objects, *name, &pack.record)?;
+        Ok(table.entries().map(|(entry, hash, ..)| (key_of(hash), entry)).collect())
     }
 }

@@ -263,7 +263,7 @@ impl Task<'_> {
         // Items that follow each other both in the frame and on the disk are written together.
         for run in good.chunk_by(|a, b| a.1 + 1 == b.1 && a.0 + 1 == b.0) {
             let from = usize::from(run[0].1) * size;
-            let bytes = &frame.data[from..from + run.len() * size];
+            let bytes = &frame.data()[from..from + run.len() * size];
             self.sink.put(run[0].0, bytes)?;
             Progress::add(&self.progress.bytes_done, bytes.len() as u64);
         }

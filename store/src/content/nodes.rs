@@ -64,10 +64,10 @@ impl Nodes {
             if state.packs.insert(pack.number, pack.name).is_some() {
                 continue;
             }
-            let table = readable(Table::read(&*self.objects, &pack.name, &pack.record))?;
+            let table = readable(Table::read(&*self.objects, pack.name, &pack.record))?;
             let entries = table.iter().flat_map(Table::entries);
             state.places.extend(
-                entries.map(|e| (key_of(&e.hash), Location::new(pack.number, e.frame, e.item))),
+                entries.map(|(_, hash, at, item)| (key_of(hash), Location::new(pack.number, at, item))),
             );
         }
         if state.places.len() > before {
@@ -76,8 +76,9 @@ impl Nodes {
         Ok(())
     }
 
-    /// Whether some live table lists a node whose hash begins like this one; its bytes are checked when it is read.
+    /// A live pack that holds this node, its bytes checked.
     pub fn holder(&self, hash: &Hash) -> Option<PackName> {
+        self.bytes(hash).ok()?;
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let at = state.candidates(hash).next()?;
         state.packs.get(&at.pack).copied()
@@ -115,7 +116,7 @@ impl Nodes {
         let name = name.ok_or_else(|| {
             Error::new(crate::ErrorKind::Busy, "reading a manifest node").detail("its pack was dropped meanwhile")
         })?;
-        let bytes = read_frame(&*self.objects, &name, at.frame())?;
+        let bytes = read_frame(&*self.objects, name, at.frame())?;
         let frame = decode_frame(PackKind::Nodes, self.cluster_bytes, &bytes)
             .map_err(|e| e.at(self.objects.describe(&name.key())).offset(u64::from(at.offset)))?;
         let frame = Arc::new(frame);

@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::format::entry::PackKind;
 use crate::id::{Hash, PackNumber};
 use crate::object::Objects;
-use crate::pack::table::{FrameRef, Table};
+use crate::format::pack::FrameRef;
+use crate::pack::table::Table;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -116,16 +117,16 @@ impl<'a> Resolver<'a> {
                 idle.extend_from_slice(&self.order[i..]);
                 break;
             }
-            let Some(table) = readable(Table::read(self.objects, &pack.name, &pack.record))? else {
+            let Some(table) = readable(Table::read(self.objects, pack.name, &pack.record))? else {
                 idle.push(pack.clone());
                 continue;
             };
             let before = missing;
-            for entry in table.entries() {
-                let Some(at) = set.position(&entry.hash) else { continue };
-                if found[at].is_none() && !self.bad.contains(&(pack.number, entry.frame.offset)) {
+            for (_, hash, frame, item) in table.entries() {
+                let Some(at) = set.position(hash) else { continue };
+                if found[at].is_none() && !self.bad.contains(&(pack.number, frame.offset)) {
                     missing -= 1;
-                    found[at] = Some(Location::new(pack.number, entry.frame, entry.item));
+                    found[at] = Some(Location::new(pack.number, frame, item));
                 }
             }
             if missing < before { helped.push(pack.clone()) } else { idle.push(pack.clone()) }

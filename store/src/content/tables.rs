@@ -6,7 +6,8 @@ use crate::error::Result;
 use crate::id::{Hash, PackName, PackNumber};
 use crate::index::Place;
 use crate::object::Objects;
-use crate::pack::table::{Block, read_block};
+use crate::format::pack::{BLOCK_STRIDE, Block};
+use crate::pack::table::read_block;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ impl Tables {
             return Ok(Some(name));
         }
         for hint in hints {
-            let block = hint.entry / crate::format::pack::ENTRIES_PER_BLOCK;
+            let block = hint.entry / BLOCK_STRIDE;
             if self.blocks.iter().any(|(p, b, _)| (*p, *b) == (hint.pack, block)) {
                 continue;
             }
@@ -62,18 +63,18 @@ impl Tables {
         if block >= state.record.blocks {
             return Ok(false);
         }
-        let read = read_block(&*self.objects, &state.name, &state.record, block);
+        let read = read_block(&*self.objects, state.name, &state.record, block);
         let Some(loaded) = super::resolve::readable(read)? else { return Ok(false) };
         if self.blocks.len() == BLOCKS_MAX
             && let Some((old, _, gone)) = self.blocks.pop_front()
         {
-            for entry in gone.entries() {
-                if self.near.get(&entry.hash) == Some(&old) {
-                    self.near.remove(&entry.hash);
+            for hash in gone.hashes() {
+                if self.near.get(hash) == Some(&old) {
+                    self.near.remove(hash);
                 }
             }
         }
-        self.near.extend(loaded.entries().map(|e| (e.hash, pack)));
+        self.near.extend(loaded.hashes().iter().map(|hash| (*hash, pack)));
         self.blocks.push_back((pack, block, loaded));
         Ok(true)
     }

@@ -8,6 +8,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Content, PackKind};
 use crate::format::manifest::{Child, Node};
+use crate::format::pack::PackHeader;
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, PackNumber, SessionId, Uid};
 use crate::index::{Key, key_of};
@@ -17,8 +18,7 @@ use crate::manifest::NodeSource;
 use crate::manifest::walk::{Piece, Walker};
 use crate::object::{Objects, get_whole};
 use crate::pack::reader::read_frame;
-use crate::pack::scan::{Found, scan};
-use crate::pack::table::{FrameRef, Table};
+use crate::pack::scan::{Scanned, Scanner};
 use crate::progress::Progress;
 use crate::store::read_store_file;
 use std::collections::BTreeMap;
@@ -116,55 +116,34 @@ impl<'a> Heap<'a> {
         Ok(heap)
     }
 
-    /// By the table where it is whole, else frame by frame.
+    /// Frame by frame: no table is needed, and what is damaged is passed over.
     fn add(&mut self, name: PackName, salvaged: &mut Salvaged, damage: &mut Vec<String>) -> Result<()> {
         let bytes = get_whole(self.objects, &name.key(), u64::from(PACK_BYTES_MAX))?;
         let number = PackNumber(self.packs.len() as u32);
-        let header = crate::format::pack::Header::decode(&bytes).ok();
-        if let Some(header) = &header
-            && self.cluster_bytes == 0
-        {
+        let header = PackHeader::decode(&bytes).ok();
+        if let (Some(header), 0) = (&header, self.cluster_bytes) {
             self.cluster_bytes = header.cluster_bytes;
         }
         let kind = header.map_or(PackKind::Clusters, |h| h.kind);
         self.packs.push((name, kind));
-        match Table::parse_alone(&bytes, &name) {
-            Ok(table) => {
-                for e in table.entries() {
-                    self.places.push((key_of(&e.hash), Location::new(number, e.frame, e.item)));
-                    if kind == PackKind::Nodes {
-                        self.note_record(&bytes, e.frame, e.item, salvaged);
+        for found in Scanner::new(&bytes, name, kind, self.cluster_bytes) {
+            match found {
+                Scanned::Damaged { offset, bytes } => {
+                    let pack = self.objects.describe(&name.key());
+                    damage.push(format!("reading {pack} at byte {offset}: {bytes} bytes are damaged"));
+                }
+                Scanned::Frame { at, frame } => {
+                    for (item, data) in frame.iter().enumerate() {
+                        let place = Location::new(number, at, item as u16);
+                        self.places.push((key_of(&Hash::of(data)), place));
+                        if let Some(record) = read_record(data).filter(|_| kind == PackKind::Nodes) {
+                            salvaged.add(record);
+                        }
                     }
                 }
             }
-            Err(e) => {
-                damage.push(e.at(self.objects.describe(&name.key())).to_string());
-                self.scan(number, kind, &bytes, salvaged);
-            }
         }
         Ok(())
-    }
-
-    fn scan(&mut self, number: PackNumber, kind: PackKind, bytes: &[u8], salvaged: &mut Salvaged) {
-        for found in scan(kind, self.cluster_bytes, bytes) {
-            let Found::Frame { at, frame } = found else { continue };
-            for item in 0..frame.len() {
-                let Some(data) = frame.item(item) else { continue };
-                let place = Location::new(number, at, item as u16);
-                self.places.push((key_of(&Hash::of(data)), place));
-                if let Some(record) = read_record(data) {
-                    salvaged.add(record);
-                }
-            }
-        }
-    }
-
-    fn note_record(&self, bytes: &[u8], at: FrameRef, item: u16, salvaged: &mut Salvaged) {
-        let slice = bytes.get(at.offset as usize..(at.offset + at.bytes) as usize).unwrap_or_default();
-        let Ok(frame) = decode_frame(PackKind::Nodes, self.cluster_bytes, slice) else { return };
-        if let Some(record) = frame.item(usize::from(item)).and_then(read_record) {
-            salvaged.add(record);
-        }
     }
 
     /// An item that has the hash, wherever a good copy is.
@@ -174,7 +153,7 @@ impl<'a> Heap<'a> {
         let copies = self.places[from..].iter().take_while(|(k, _)| *k == key);
         for (_, at) in copies {
             let (name, kind) = self.packs[at.pack.0 as usize];
-            let Ok(bytes) = read_frame(self.objects, &name, at.frame()) else { continue };
+            let Ok(bytes) = read_frame(self.objects, name, at.frame()) else { continue };
             let Ok(frame) = decode_frame(kind, self.cluster_bytes, &bytes) else { continue };
             if let Some(item) = frame.item(usize::from(at.item)).filter(|b| Hash::of(b) == *hash) {
                 return Some(item.to_vec());

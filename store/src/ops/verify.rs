@@ -127,30 +127,30 @@ impl Store {
         };
         read.bytes = bytes.len() as u64;
         let whole = Hash::of(&bytes) == pack.record.hash;
-        let table = match Table::parse(&bytes, &pack.name, &pack.record) {
+        let table = match Table::read(&*self.objects, pack.name, &pack.record) {
             Ok(table) => table,
             Err(e) => {
                 read.errors.push((0, describe(&e)));
                 return Ok(read);
             }
         };
-        let entries: Vec<_> = table.entries().collect();
         let size = self.geometry().cluster_bytes;
-        for frame in entries.chunk_by(|a, b| a.frame.offset == b.frame.offset) {
-            let at = frame[0].frame;
+        for frame in table.frames() {
+            let at = frame.at;
             let slice = bytes.get(at.offset as usize..(at.offset + at.bytes) as usize).unwrap_or_default();
             match decode_frame(pack.record.kind, size, slice) {
                 Ok(decoded) => {
-                    for e in frame {
-                        if decoded.item(usize::from(e.item)).is_none_or(|b| Hash::of(b) != e.hash) {
-                            read.errors.push((u64::from(at.offset), format!("item {} does not have its hash", e.item)));
-                            read.bad.push(e.hash);
+                    for (_, hash, item) in frame.entries() {
+                        if decoded.item(usize::from(item)).is_none_or(|b| Hash::of(b) != *hash) {
+                            let why = format!("item {item} does not have its hash");
+                            read.errors.push((u64::from(at.offset), why));
+                            read.bad.push(*hash);
                         }
                     }
                 }
                 Err(e) => {
                     read.errors.push((u64::from(at.offset), describe(&e)));
-                    read.bad.extend(frame.iter().map(|e| e.hash));
+                    read.bad.extend(frame.entries().map(|(_, hash, _)| *hash));
                 }
             }
         }
@@ -162,8 +162,8 @@ impl Store {
 
     /// What the pack was to hold, where its table can still be read.
     fn listed(&self, pack: &PackState) -> Vec<Hash> {
-        let table = Table::read(&*self.objects, &pack.name, &pack.record);
-        table.map(|t| t.entries().map(|e| e.hash).collect()).unwrap_or_default()
+        let table = Table::read_lenient(&*self.objects, pack.name, &pack.record);
+        table.map(|(t, _)| t.entries().map(|(_, hash, ..)| *hash).collect()).unwrap_or_default()
     }
 
     /// Every reachable hash is in a live pack, and not only in a bad copy.

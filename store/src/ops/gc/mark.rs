@@ -100,16 +100,16 @@ impl Store {
         let mut found: Vec<Option<PackNumber>> = vec![None; set.hashes().len()];
         for pack in of_kind(catalog, kind) {
             let own = marks.packs.entry(pack.number).or_default();
-            let Some(table) = readable(Table::read(&*self.objects, &pack.name, &pack.record))? else {
+            let Some(table) = readable(Table::read(&*self.objects, pack.name, &pack.record))? else {
                 own.unreadable = true;
                 continue;
             };
-            for entry in table.entries() {
-                let Some(at) = set.position(&entry.hash) else { continue };
+            for (entry, hash, ..) in table.entries() {
+                let Some(at) = set.position(hash) else { continue };
                 match found[at] {
                     None => {
                         found[at] = Some(pack.number);
-                        own.mark(entry.entry);
+                        own.mark(entry);
                     }
                     Some(other) if other != pack.number => {
                         own.elsewhere.insert(other);

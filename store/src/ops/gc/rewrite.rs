@@ -2,14 +2,14 @@
 
 use super::mark::Marks;
 use crate::catalog::PackState;
-use crate::codec::{EncodedFrame, Prober, decode_frame, encode_frame, frame_check};
+use crate::codec::{EncodedFrame, decode_frame, encode_frame, frame_check};
 use crate::error::{Error, Result};
 use crate::format::entry::PackKind;
 use crate::geometry::Geometry;
 use crate::id::{Hash, PackName, Uid};
 use crate::object::Objects;
 use crate::ops::ingest::{NODE_FRAME_BYTES, Writer};
-use crate::pack::reader::read_frame;
+use crate::pack::reader::{located, read_frame};
 use crate::pack::table::Table;
 use crate::pack::writer::PackBuilder;
 use crate::progress::Progress;
@@ -80,27 +80,26 @@ impl<'a> Rewriter<'a> {
     /// Copies the live entries of a pack of the rewriter's kind. Every byte is checked on the way.
     pub fn copy(&mut self, pack: &PackState, marks: &Marks, out: &mut dyn Out, progress: &Progress) -> Result<()> {
         let Some(marks) = marks.packs.get(&pack.number).filter(|m| m.live_entries > 0) else { return Ok(()) };
-        let table = Table::read(self.objects, &pack.name, &pack.record)?;
-        let entries: Vec<_> = table.entries().collect();
-        for frame in entries.chunk_by(|a, b| a.frame.offset == b.frame.offset) {
+        let table = Table::read(self.objects, pack.name, &pack.record)?;
+        for frame in table.frames() {
             progress.check()?;
-            let live = frame.iter().filter(|e| marks.is_live(e.entry)).count();
-            if live == 0 {
+            let hashes: Vec<Hash> = frame.entries().map(|(_, hash, _)| *hash).collect();
+            let wanted: Vec<bool> = frame.entries().map(|(n, ..)| marks.is_live(n)).collect();
+            if !wanted.contains(&true) {
                 continue;
             }
-            let hashes: Vec<Hash> = frame.iter().map(|e| e.hash).collect();
-            let wanted: Vec<bool> = frame.iter().map(|e| marks.is_live(e.entry)).collect();
-            let bytes = read_frame(self.objects, &pack.name, frame[0].frame)?;
+            let bytes = read_frame(self.objects, pack.name, frame.at)?;
             self.copy_frame(bytes, &hashes, &wanted, out)
-                .map_err(|e| e.at(self.objects.describe(&pack.name.key())).offset(u64::from(frame[0].frame.offset)))?;
+                .map_err(|e| located(e, self.objects, pack.name, frame.at))?;
         }
         Ok(())
     }
 
     fn copy_frame(&mut self, bytes: Vec<u8>, hashes: &[Hash], wanted: &[bool], out: &mut dyn Out) -> Result<()> {
         if !wanted.contains(&false) {
-            frame_check(&bytes)?;
-            return out.frame(self.kind, &EncodedFrame::whole(bytes)?, hashes);
+            let header = frame_check(&bytes)?;
+            let (items, decoded) = (header.items, header.decoded);
+            return out.frame(self.kind, &EncodedFrame { bytes, items, decoded }, hashes);
         }
         let frame = decode_frame(self.kind, self.geometry.cluster_bytes, &bytes)?;
         for (i, hash) in hashes.iter().enumerate().filter(|(i, _)| wanted[*i]) {
@@ -139,7 +138,7 @@ impl<'a> Rewriter<'a> {
                 item
             })
             .collect();
-        let frame = encode_frame(self.kind, &items, self.geometry.compression, &Prober::default())?;
+        let frame = encode_frame(self.kind, &items, self.geometry.compression);
         out.frame(self.kind, &frame, &self.hashes)?;
         self.items.clear();
         self.lengths.clear();

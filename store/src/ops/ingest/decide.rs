@@ -4,7 +4,7 @@ use super::feed::Part;
 use super::scan::{Batch, Seen};
 use super::writer::Writer;
 use super::{Counts, scan::Scanned};
-use crate::codec::{EncodedFrame, Prober, encode_frame};
+use crate::codec::{EncodedFrame, FrameCodec};
 use crate::error::Result;
 use crate::format::entry::{Content, PackKind};
 use crate::format::manifest::Child;
@@ -166,7 +166,7 @@ impl Writer<'_> {
     }
 
     pub(super) fn append(&mut self, frames: Vec<Frame>, progress: &Progress) -> Result<()> {
-        for frame in &frames {
+        for frame in frames {
             Progress::add(&progress.bytes_stored, frame.encoded.bytes.len() as u64);
             self.store_frame(frame)?;
         }
@@ -186,21 +186,20 @@ impl Job {
 /// Compresses jobs in parallel, in order.
 pub struct Encoder<'a> {
     pub(super) geometry: Geometry,
-    pub(super) prober: &'a Prober,
+    pub(super) codec: &'a FrameCodec,
 }
 
 impl Encoder<'_> {
     /// A frame a job.
-    pub fn encode(&self, batch: &Batch, jobs: Vec<Job>) -> Result<Vec<Frame>> {
+    pub fn encode(&self, batch: &Batch, jobs: Vec<Job>) -> Vec<Frame> {
         let size = self.geometry.cluster_bytes as usize;
         jobs.into_par_iter()
             .map(|job| {
                 let kept = job.kept.chunks_exact(size);
                 let items: Vec<&[u8]> =
                     kept.chain(job.offsets.iter().map(|at| batch.cluster(*at))).collect();
-                let encoded =
-                    encode_frame(PackKind::Clusters, &items, self.geometry.compression, self.prober)?;
-                Ok(Frame { encoded, hashes: job.hashes })
+                let encoded = self.codec.encode_frame(PackKind::Clusters, &items);
+                Frame { encoded, hashes: job.hashes }
             })
             .collect()
     }

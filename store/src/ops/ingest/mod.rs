@@ -130,12 +130,12 @@ impl Writer<'_> {
                 || encoder.encode(&batch, jobs),
                 || this.scanned(fill, feeds, progress),
             );
-            self.append(frames?, progress)?;
+            self.append(frames, progress)?;
             spare.push(batch);
             ahead = next?;
         }
         let rest = disks.iter_mut().filter_map(Disk::take_partial).collect();
-        let frames = self.encoder().encode(&Batch::default(), rest)?;
+        let frames = self.encoder().encode(&Batch::default(), rest);
         self.append(frames, progress)
     }
 

@@ -6,7 +6,7 @@
 
 use super::decide::{Encoder, Frame};
 use crate::catalog::{Catalog, Invalid};
-use crate::codec::{EncodedFrame, Prober, encode_frame};
+use crate::codec::{EncodedFrame, FrameCodec, encode_frame};
 use crate::content::nodes::Nodes;
 use crate::content::tables::Tables;
 use crate::error::{Error, ErrorKind, Result};
@@ -51,7 +51,7 @@ pub struct Writer<'a> {
     rely_roots: BTreeSet<Hash>,
     tables: Tables,
     nodes: Arc<Nodes>,
-    prober: Prober,
+    codec: FrameCodec,
 }
 
 /// A durable pack that is not published yet.
@@ -83,7 +83,7 @@ impl<'a> Writer<'a> {
             rely_roots: BTreeSet::new(),
             tables: Tables::new(store.objects.clone(), catalog),
             nodes: Arc::new(nodes),
-            prober: Prober::default(),
+            codec: FrameCodec::new(store.geometry().compression),
         })
     }
 
@@ -105,7 +105,7 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn encoder(&self) -> Encoder<'_> {
-        Encoder { geometry: self.geometry(), prober: &self.prober }
+        Encoder { geometry: self.geometry(), codec: &self.codec }
     }
 
     /// Clusters of this root are taken over without looking them up.
@@ -128,8 +128,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends a frame of clusters.
-    pub(super) fn store_frame(&mut self, frame: &Frame) -> Result<()> {
-        self.push(PackKind::Clusters, &frame.encoded, &frame.hashes)
+    pub(super) fn store_frame(&mut self, frame: Frame) -> Result<()> {
+        self.push(PackKind::Clusters, &frame.encoded, &frame.hashes)?;
+        self.codec.recycle(frame.encoded.bytes);
+        Ok(())
     }
 
     /// Appends a frame of clusters as it stands in another pack, or encoded anew.
@@ -166,7 +168,7 @@ impl<'a> Writer<'a> {
             Compression::None => Compression::None,
             Compression::Zstd(_) => Compression::Zstd(3),
         };
-        let frame = encode_frame(PackKind::Nodes, &items, how, &Prober::default())?;
+        let frame = encode_frame(PackKind::Nodes, &items, how);
         self.push(PackKind::Nodes, &frame, &hashes)
     }
 
