@@ -1,10 +1,9 @@
 //! The door to the index: hash -> locations. A cache: it may forget, lie, fail or vanish, and costs time, never data.
 
+pub mod keeper;
 pub mod memory;
 pub mod sled;
 pub mod slot;
-#[cfg(any(test, feature = "testing"))]
-pub mod conformance;
 
 use crate::error::Result;
 use crate::id::{Hash, PackName, PackNumber};

@@ -31,6 +31,15 @@ pub enum Piece {
     },
 }
 
+impl Piece {
+    /// One past its last cluster.
+    pub fn end(&self) -> u64 {
+        match self {
+            Self::Uniform { first, count, .. } | Self::Leaf { first, count, .. } => first + count,
+        }
+    }
+}
+
 /// The walk, an iterator. After an error it goes on behind what could not be read; `position` tells where.
 pub struct Walker<'a> {
     tree: Tree<'a>,

@@ -3,8 +3,6 @@
 
 pub mod local;
 pub mod memory;
-#[cfg(any(test, feature = "testing"))]
-pub mod conformance;
 
 use crate::error::{Error, Result};
 use crate::id::SessionId;

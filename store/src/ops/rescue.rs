@@ -184,8 +184,8 @@ impl<'a> Heap<'a> {
         while at < clusters {
             progress.check()?;
             let piece = Walker::new(self, content.root, clusters).and_then(|mut w| {
-                w.seek(at)?;
-                w.next()
+                w.seek(at);
+                w.next().transpose()
             });
             let next = match piece {
                 Ok(None) => clusters,

@@ -146,7 +146,7 @@ fn next_wants(
     wants.clear();
     let mut to = 0;
     while wants.len() + 256 <= WINDOW {
-        let Some(piece) = walker.next()? else { return Ok((to, false)) };
+        let Some(piece) = walker.next().transpose()? else { return Ok((to, false)) };
         to = piece.end();
         match piece {
             Piece::Uniform { first, count, child: Child::Zero } => zero(first..first + count)?,

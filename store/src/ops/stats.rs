@@ -89,10 +89,10 @@ impl Store {
             let clusters = match known.get(&content.root) {
                 Some(clusters) => *clusters,
                 None => {
-                    let mut walker = Walker::new(&nodes, content.root, content.size.div_ceil(size))?;
+                    let walker = Walker::new(&nodes, content.root, content.size.div_ceil(size))?;
                     let mut clusters = 0;
-                    while let Some(piece) = walker.next()? {
-                        if let Piece::Leaf { node, count, .. } = piece {
+                    for piece in walker {
+                        if let Piece::Leaf { node, count, .. } = piece? {
                             let data = |i: &u64| matches!(node.child(*i as usize), Child::Hash(_));
                             clusters += (0..count).filter(data).count() as u64;
                         }

@@ -279,8 +279,8 @@ fn next_piece(
     at: u64,
 ) -> Result<Option<Piece>> {
     let mut walker = Walker::new(nodes, content.root, clusters)?;
-    walker.seek(at)?;
-    walker.next()
+    walker.seek(at);
+    walker.next().transpose()
 }
 
 fn describe(e: &Error) -> String {

@@ -80,7 +80,8 @@ impl Store {
                 break;
             }
             self.carry_out(&plan, &marks, catalog.seq(), &mut outcome, progress)?;
-            outcome.bytes_after = total_bytes(&self.refresh()?);
+            let after = self.refresh()?;
+            outcome.bytes_after = total_bytes(&after);
         }
         outcome.orphans = self.sweep(progress)?;
         self.objects.refill()?;

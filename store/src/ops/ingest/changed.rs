@@ -46,7 +46,7 @@ pub fn audit(
     input: &Input<'_>,
     parent: Content,
     ranges: &[Range<u64>],
-    nodes: &(dyn NodeSource + Sync),
+    nodes: &dyn NodeSource,
     size: u64,
     random: [u8; 16],
     progress: &Progress,

@@ -11,7 +11,8 @@ use crate::format::manifest::Child;
 use crate::geometry::Geometry;
 use crate::id::Hash;
 use crate::manifest::build::Builder;
-use crate::manifest::edit::{Change, edit};
+use crate::manifest::Run;
+use crate::manifest::edit::edit;
 use crate::progress::Progress;
 use rayon::prelude::*;
 
@@ -49,7 +50,7 @@ pub enum Manifest {
         /// Clusters of the parent and of the input.
         clusters: (u64, u64),
         /// In order.
-        changes: Vec<Change>,
+        changes: Vec<Run>,
     },
 }
 
@@ -65,7 +66,7 @@ impl Disk {
                 builder.push(child, count, &mut |hash, bytes| writer.store_node(hash, bytes))
             }
             Manifest::Edited { changes, .. } => {
-                changes.push(Change { first, count, child });
+                changes.push(Run { first, count, child });
                 Ok(())
             }
         }
@@ -83,7 +84,7 @@ impl Disk {
         let root = match self.manifest {
             Manifest::Built(builder) => builder.finish(&mut sink)?,
             Manifest::Edited { parent, clusters: (old, new), changes } => {
-                edit(&*nodes, parent.root, old, new, &changes, &mut sink)?
+                edit(&*nodes, parent.root, old, new, changes.into_iter(), &mut sink)?
             }
         };
         Ok((root, self.counts))

@@ -74,7 +74,7 @@ impl<'a> Feed<'a> {
     /// Of the clusters in `ranges`, sorted and disjoint.
     pub fn new(
         input: &Input<'a>,
-        nodes: &'a (dyn NodeSource + Sync),
+        nodes: &'a dyn NodeSource,
         cluster_bytes: u32,
         ranges: Vec<Range<u64>>,
     ) -> Result<Self> {
@@ -131,8 +131,8 @@ impl<'a> Feed<'a> {
     fn parent_at(&mut self, cluster: u64) -> Result<Parent> {
         let Some(walker) = &mut self.parent else { return Ok(Parent::None) };
         while self.piece.as_ref().is_none_or(|p| p.end() <= cluster) {
-            walker.seek(cluster)?;
-            self.piece = walker.next()?;
+            walker.seek(cluster);
+            self.piece = walker.next().transpose()?;
             if self.piece.is_none() {
                 self.parent = None;
                 return Ok(Parent::None);
