@@ -2,6 +2,7 @@
 
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::entry::{Op, SessionKind};
 use crate::format::store::StoreFile;
 use crate::geometry::Geometry;
 use crate::id::{PackName, PackNumber, Uid};
@@ -118,6 +119,21 @@ impl Store {
     /// A fresh random name.
     pub fn new_uid(&self) -> Uid {
         Uid(self.world.random())
+    }
+
+    /// One durable entry that stores nothing new. `plan` is asked again for each state that it is tried on.
+    pub fn commit(
+        &self,
+        kind: SessionKind,
+        purse: Purse,
+        plan: &mut dyn FnMut(&Catalog) -> Result<Vec<Op>>,
+    ) -> Result<()> {
+        self.log.commit_alone(kind, purse, &mut |catalog, _| plan(catalog)).map(|_| ())
+    }
+
+    /// Ends the sessions of processes that died.
+    pub fn expire_dead(&self) -> Result<usize> {
+        Ok(self.log.expire_dead()?.len())
     }
 
     /// Brings the index in step with the live packs.

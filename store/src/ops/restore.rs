@@ -19,7 +19,10 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of a disk that a stream holds at a time.
 const STREAM_BYTES: u64 = 16 << 20;
 /// Zeros written at a time.
-const ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// Takes a run of clusters that are all holes or all zeros.
+pub(crate) type Empty<'a> = &'a mut dyn FnMut(Child, Range<u64>) -> Result<()>;
 
 impl Store {
     /// Writes the disk into an empty file: data where it had data, zeros where it had zeros, holes elsewhere. Durable when
@@ -28,9 +31,29 @@ impl Store {
         let _pin = self.pin(&[content])?;
         file.set_len(content.size)?;
         let size = u64::from(self.geometry().cluster_bytes);
+        let mut zero = |child: Child, r: Range<u64>| match child {
+            Child::Hole => Ok(()),
+            _ => write_zeros(file, r.start * size, (r.end * size).min(content.size)),
+        };
+        self.write_disk(content, file, &mut zero, progress)
+    }
+
+    /// Writes the disk over something of a fixed size, at least as large: holes are punched where that can be, else zeros
+    /// are written.
+    pub fn restore_over(&self, content: Content, file: &dyn DiskFile, progress: &Progress) -> Result<()> {
+        let _pin = self.pin(&[content])?;
+        let size = u64::from(self.geometry().cluster_bytes);
+        let mut zero = |child: Child, r: Range<u64>| {
+            let (from, to) = (r.start * size, (r.end * size).min(content.size));
+            if child == Child::Hole { file.punch(from, to) } else { write_zeros(file, from, to) }
+        };
+        self.write_disk(content, file, &mut zero, progress)
+    }
+
+    fn write_disk(&self, content: Content, file: &dyn DiskFile, empty: Empty<'_>, progress: &Progress) -> Result<()> {
+        let size = u64::from(self.geometry().cluster_bytes);
         let sink = FileSink { file, cluster_bytes: size, len: content.size };
-        let zero = |r: Range<u64>| write_zeros(file, r.start * size, (r.end * size).min(content.size));
-        let damage = self.read_disk(content, &sink, &mut { zero }, progress)?;
+        let damage = self.read_disk(content, &sink, empty, progress)?;
         complain(&damage, size)?;
         file.sync()
     }
@@ -45,7 +68,7 @@ impl Store {
         let mut fetcher = self.fetcher();
         let (mut wants, mut from) = (Vec::new(), 0);
         loop {
-            let (to, more) = next_wants(&mut walker, &mut wants, &mut |_| Ok(()))?;
+            let (to, more) = next_wants(&mut walker, &mut wants, &mut |_, _| Ok(()))?;
             Progress::add(&progress.bytes_total, wants.len() as u64 * size);
             let window = fetcher.resolve(&wants)?;
             while from < to {
@@ -66,15 +89,15 @@ impl Store {
 
     /// Reads and verifies all clusters of a disk, and delivers nothing.
     pub fn check_disk(&self, content: Content, progress: &Progress) -> Result<Vec<Damage>> {
-        self.read_disk(content, &Nowhere, &mut |_| Ok(()), progress)
+        self.read_disk(content, &Nowhere, &mut |_, _| Ok(()), progress)
     }
 
-    /// Delivers every cluster of a disk to `sink`, and runs of zeros to `zero`.
+    /// Delivers every cluster of a disk to `sink`, and runs of holes and zeros to `empty`.
     pub(crate) fn read_disk(
         &self,
         content: Content,
         sink: &dyn Sink,
-        zero: &mut dyn FnMut(Range<u64>) -> Result<()>,
+        empty: Empty<'_>,
         progress: &Progress,
     ) -> Result<Vec<Damage>> {
         let size = u64::from(self.geometry().cluster_bytes);
@@ -83,7 +106,7 @@ impl Store {
         let mut fetcher = self.fetcher();
         let (mut wants, mut damage) = (Vec::new(), Vec::new());
         loop {
-            let (_, more) = next_wants(&mut walker, &mut wants, zero)?;
+            let (_, more) = next_wants(&mut walker, &mut wants, empty)?;
             Progress::add(&progress.bytes_total, wants.len() as u64 * size);
             damage.extend(fetcher.fetch(&wants, sink, progress)?);
             if !more {
@@ -141,7 +164,7 @@ impl Drop for Pin<'_> {
 fn next_wants(
     walker: &mut Walker<'_>,
     wants: &mut Vec<Want>,
-    zero: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    empty: Empty<'_>,
 ) -> Result<(u64, bool)> {
     wants.clear();
     let mut to = 0;
@@ -149,14 +172,12 @@ fn next_wants(
         let Some(piece) = walker.next().transpose()? else { return Ok((to, false)) };
         to = piece.end();
         match piece {
-            Piece::Uniform { first, count, child: Child::Zero } => zero(first..first + count)?,
-            Piece::Uniform { .. } => {}
+            Piece::Uniform { first, count, child } => empty(child, first..first + count)?,
             Piece::Leaf { first, node, count } => {
                 for (i, cluster) in (first..first + count).enumerate() {
                     match node.child(i) {
                         Child::Hash(hash) => wants.push(Want { cluster, hash }),
-                        Child::Zero => zero(cluster..cluster + 1)?,
-                        Child::Hole => {}
+                        uniform => empty(uniform, cluster..cluster + 1)?,
                     }
                 }
             }
