@@ -30,9 +30,12 @@ fn pack(kind: PackKind, items: &[&[u8]], compression: Compression) -> SealedPack
     builder.seal()
 }
 
+/// Name, kind, items, compression.
+type Seed<'a> = (&'a str, PackKind, &'a [&'a [u8]], Compression);
+
 fn packs() -> io::Result<()> {
     let cluster: Vec<u8> = (0..CLUSTER_BYTES).map(|n| (n / 100) as u8).collect();
-    let seeds: [(&str, PackKind, &[&[u8]], Compression); 4] = [
+    let seeds: [Seed<'_>; 4] = [
         (
             "clusters-zstd",
             PackKind::Clusters,
