@@ -32,6 +32,8 @@ fn pack(kind: PackKind, items: &[&[u8]], compression: Compression) -> SealedPack
 
 /// Name, kind, items, compression.
 type Seed<'a> = (&'a str, PackKind, &'a [&'a [u8]], Compression);
+/// Name, level, runs of children.
+type NodeSeed<'a> = (&'a str, u8, &'a [(Child, usize)]);
 
 fn packs() -> io::Result<()> {
     let cluster: Vec<u8> = (0..CLUSTER_BYTES).map(|n| (n / 100) as u8).collect();
@@ -79,7 +81,7 @@ fn packs() -> io::Result<()> {
 
 fn nodes() -> io::Result<()> {
     let hash = Child::Hash(Hash([7; 32]));
-    let seeds: [(&str, u8, &[(Child, usize)]); 4] = [
+    let seeds: [NodeSeed<'_>; 4] = [
         ("holes", 0, &[(Child::Hole, 256)]),
         ("leaf", 0, &[(hash, 2), (Child::Zero, 3), (hash, 1)]),
         ("inner", 3, &[(Child::Zero, 9), (hash, 1)]),
