@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use stillpoint_store::catalog::{Catalog, SnapshotState};
-use stillpoint_store::disk::DiskFile;
+use stillpoint_store::disk::{Disk, DiskFile, FileKind};
 use stillpoint_store::format::entry::{GotoRecord, GotoResult, Op, SessionKind};
 use stillpoint_store::image::{Access, Image};
 use stillpoint_store::object::Purse;
@@ -78,18 +78,8 @@ impl System {
     }
 
     fn goto_images(&self, devices: &[Locked], targets: &[&SnapshotState], progress: &Progress) -> Result<GotoReport> {
-        let target = |(d, t): (&Locked, &&SnapshotState)| {
-            d.image.as_ref().map(|image| Target {
-                device: d.uid,
-                file: image.file(),
-                fixed_size: image.is_block_device(),
-                parent: d.parent,
-                base: d.parent_uid,
-                target: t.record.content,
-                snapshot: t.record.uid,
-            })
-        };
-        let all: Vec<Target<'_>> = devices.iter().zip(targets).filter_map(target).collect();
+        let all: Vec<Target<'_>> =
+            devices.iter().zip(targets).filter_map(|(d, t)| target_of(&*self.disk, d, t)).collect();
         let went = self.store.goto(&all, progress)?;
         Ok(report(&self.store.catalog(), &went))
     }
@@ -132,6 +122,18 @@ impl System {
         }
         Ok(images)
     }
+}
+
+fn target_of<'a>(disk: &dyn Disk, d: &'a Locked, snapshot: &SnapshotState) -> Option<Target<'a>> {
+    d.image.as_ref().map(|image| Target {
+        device: d.uid,
+        file: image.file(),
+        fixed_size: disk.kind(image.path()).is_ok_and(|kind| kind == FileKind::BlockDevice),
+        parent: d.parent,
+        base: d.parent_uid,
+        target: snapshot.record.content,
+        snapshot: snapshot.record.uid,
+    })
 }
 
 fn report(catalog: &Catalog, went: &[Went]) -> GotoReport {

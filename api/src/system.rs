@@ -43,14 +43,14 @@ impl System {
     /// Makes a store in a folder that is empty or not there yet.
     pub fn init(path: &Path, geometry: Geometry) -> Result<()> {
         let geometry = geometry.check()?;
-        let objects = LocalObjects::create(Arc::new(RealDisk::default()), path, Reserve::default())?;
+        let objects = LocalObjects::create(Arc::new(RealDisk), path, Reserve::default(), RealWorld.random())?;
         Store::create(&objects, &RealWorld, geometry).map(|_| ())
     }
 
     /// Opens the store in a folder.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
-        let objects = Arc::new(LocalObjects::open(disk.clone(), path, Reserve::default())?);
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let objects = Arc::new(LocalObjects::open(disk.clone(), path, Reserve::default(), RealWorld.random())?);
         let file = read_store_file(&*objects)?;
         let index = LocalSlots::new(&path.join("local"), file.id, options.index_cache_bytes);
         let doors = Doors {
@@ -183,17 +183,12 @@ pub(crate) fn check_unmarked(devices: &[&DeviceState]) -> Result<()> {
 
 /// Saves what can be read of the damaged store in `store` into the folder `out`.
 pub fn rescue(store: &Path, out: &Path, progress: &Progress) -> Result<Rescued> {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
-    let objects = LocalObjects::open(disk.clone(), store, Reserve::default())?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let objects = LocalObjects::open(disk.clone(), store, Reserve::default(), RealWorld.random())?;
     stillpoint_store::ops::rescue::rescue(&objects, &*disk, out, progress)
 }
 
 /// The path made absolute, links resolved, as the catalog holds it.
 pub(crate) fn absolute(disk: &dyn Disk, path: &Path) -> Result<PathBuf> {
     disk.canonical(path)
-}
-
-/// Now, by the real clock: for names made of it.
-pub fn now() -> stillpoint_store::world::Moment {
-    RealWorld.now()
 }

@@ -36,6 +36,10 @@ fn kind_of(meta: &Metadata) -> FileKind {
         FileKind::Folder
     } else if kind.is_block_device() {
         FileKind::BlockDevice
+    } else if kind.is_fifo() {
+        FileKind::Fifo
+    } else if kind.is_socket() {
+        FileKind::Socket
     } else {
         FileKind::Other
     }
@@ -50,7 +54,9 @@ fn openable(path: &Path, kind: FileKind) -> Result<()> {
     let what = match kind {
         FileKind::File | FileKind::BlockDevice => return Ok(()),
         FileKind::Folder => "it is a folder",
-        FileKind::Other => "it is neither a file nor a block device",
+        FileKind::Fifo | FileKind::Socket | FileKind::Other => {
+            "it is neither a file nor a block device"
+        }
     };
     Err(Error::invalid("opening", what).at(path.display()))
 }

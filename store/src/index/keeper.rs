@@ -47,6 +47,11 @@ impl Keeper {
         matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Open { .. })
     }
 
+    /// Whether nobody has asked for it yet.
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Closed)
+    }
+
     /// Where a cluster may be. Never fails: without an index, nothing is known.
     pub fn lookup(&self, key: &Key) -> Places {
         let failed = {

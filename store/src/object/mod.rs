@@ -1,6 +1,8 @@
 //! The door to what is stored: immutable objects under keys, created whole and once. The same calls fit a folder, memory
 //! and an S3 bucket; the only atomic step is *create if absent*.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 pub mod local;
 pub mod memory;
 

@@ -156,7 +156,7 @@ fn a_fifo_is_refused_and_does_not_block() -> Result<()> {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
         .map_err(|e| Error::io("making a FIFO", e.into()))?;
-    assert_eq!(RealDisk.kind(&path)?, FileKind::Other);
+    assert_eq!(RealDisk.kind(&path)?, FileKind::Fifo);
     for mode in [OpenMode::Read, OpenMode::Write, OpenMode::ReadImage] {
         let error = RealDisk.open(&path, mode).err().expect("refused");
         assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);

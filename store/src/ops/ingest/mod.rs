@@ -145,6 +145,11 @@ impl Writer<'_> {
             return Ok(None);
         }
         batch.scan(feeds, self.index(), progress)?;
+        // The index is opened for the first cluster that the parent does not have: an image that did not change costs none.
+        if self.index().is_closed() && batch.has_others() {
+            self.open_index()?;
+            batch.look_up(self.index());
+        }
         Ok(Some(batch))
     }
 }

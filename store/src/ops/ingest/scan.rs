@@ -91,6 +91,20 @@ impl Batch {
         Ok(())
     }
 
+    /// Whether there is a cluster that the parent does not have.
+    pub fn has_others(&self) -> bool {
+        self.parts.iter().flat_map(|p| &p.seen).any(|seen| matches!(seen, Seen::Other(..)))
+    }
+
+    /// Asks the index again.
+    pub fn look_up(&mut self, index: &Keeper) {
+        for seen in self.parts.iter_mut().flat_map(|p| &mut p.seen) {
+            if let Seen::Other(hash, places) = seen {
+                *places = index.lookup(&key_of(hash));
+            }
+        }
+    }
+
     /// Reads and hashes all runs.
     pub fn scan(&mut self, feeds: &[Feed<'_>], index: &Keeper, progress: &Progress) -> Result<()> {
         let mut rest = &mut self.buffer[..self.used];

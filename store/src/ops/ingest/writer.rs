@@ -104,6 +104,11 @@ impl<'a> Writer<'a> {
         &self.store.keeper
     }
 
+    /// Opens the index and brings it in step with the packs live now.
+    pub(super) fn open_index(&self) -> Result<()> {
+        self.store.index_packs(&self.store.log.current()).map(|_| ())
+    }
+
     pub(super) fn encoder(&self) -> Encoder<'_> {
         Encoder { geometry: self.geometry(), codec: &self.codec }
     }
