@@ -50,7 +50,11 @@ pub enum FileKind {
     BlockDevice,
     /// A folder.
     Folder,
-    /// FIFO, socket, character device.
+    /// A named pipe: opening it waits for the other end.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
     Other,
 }
 

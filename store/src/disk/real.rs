@@ -26,6 +26,17 @@ struct RealFile {
     kind: FileKind,
     /// Set for images until the file system says that it cannot.
     spare_cache: AtomicBool,
+    locked: AtomicBool,
+}
+
+impl Drop for RealFile {
+    fn drop(&mut self) {
+        // Closing unlocks only with the last copy of the file; a child that is just being started has one until it becomes
+        // its program.
+        if self.locked.load(Ordering::Relaxed) {
+            let _closing_does_it = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        }
+    }
 }
 
 fn kind_of(meta: &Metadata) -> FileKind {
@@ -36,6 +47,10 @@ fn kind_of(meta: &Metadata) -> FileKind {
         FileKind::Folder
     } else if kind.is_block_device() {
         FileKind::BlockDevice
+    } else if kind.is_fifo() {
+        FileKind::Fifo
+    } else if kind.is_socket() {
+        FileKind::Socket
     } else {
         FileKind::Other
     }
@@ -50,7 +65,9 @@ fn openable(path: &Path, kind: FileKind) -> Result<()> {
     let what = match kind {
         FileKind::File | FileKind::BlockDevice => return Ok(()),
         FileKind::Folder => "it is a folder",
-        FileKind::Other => "it is neither a file nor a block device",
+        FileKind::Fifo | FileKind::Socket | FileKind::Other => {
+            "it is neither a file nor a block device"
+        }
     };
     Err(Error::invalid("opening", what).at(path.display()))
 }
@@ -82,6 +99,7 @@ impl RealFile {
             path: path.to_owned(),
             kind,
             spare_cache: AtomicBool::new(image),
+            locked: AtomicBool::new(false),
         })
     }
 
@@ -137,7 +155,10 @@ impl RealFile {
     fn flock(&self, how: FlockOperation) -> Result<bool> {
         loop {
             return match rustix::fs::flock(&self.file, how) {
-                Ok(()) => Ok(true),
+                Ok(()) => {
+                    self.locked.store(true, Ordering::Relaxed);
+                    Ok(true)
+                }
                 Err(Errno::INTR) => continue,
                 Err(Errno::WOULDBLOCK) => Ok(false),
                 Err(e) => Err(self.at("locking")(e.into())),
