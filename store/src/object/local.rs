@@ -125,6 +125,9 @@ impl LocalObjects {
         let mut swept = 0;
         for name in self.disk.list(&self.root.join("tmp"))? {
             let path = self.root.join("tmp").join(name);
+            if !matches!(self.disk.kind(&path), Ok(FileKind::File)) {
+                continue;
+            }
             let file = match self.disk.open(&path, OpenMode::Read) {
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 file => file?,
