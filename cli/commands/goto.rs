@@ -24,7 +24,7 @@ pub struct Arguments {
     #[arg(value_name = "SNAP", required_unless_present_any = ["finish", "undo"])]
     snapshot: Option<String>,
     /// Only this device; may be given again
-    #[arg(long = "device", value_name = "D", requires = "snapshot")]
+    #[arg(long = "device", value_name = "D", conflicts_with_all = ["finish", "undo"])]
     devices: Vec<String>,
     /// Finish a goto that was interrupted
     #[arg(long, conflicts_with_all = ["snapshot", "undo"])]

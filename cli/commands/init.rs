@@ -16,7 +16,7 @@ use stillpoint_store::geometry::{Compression, Geometry};
 The sizes are fixed for good: smaller clusters find more that is equal and need more memory.
 
 Example:
-  still --store /srv/disks init --cluster-size 64K --compression zstd:1")]
+  still init --store /srv/disks --cluster-size 64K --compression zstd:1")]
 pub struct Arguments {
     /// Bytes of a cluster: a power of two from 4K to 1M [default: 16K]
     #[arg(long, value_name = "N", value_parser = size::parse_u32)]

@@ -17,7 +17,7 @@ use stillpoint_store::Result;
 Reads a store that will not open, and changes nothing in it. Exit code 4 when something could not be read.
 
 Example:
-  still --store /srv/disks rescue /mnt/usb/saved")]
+  still rescue /mnt/usb/saved --store /srv/disks")]
 pub struct Arguments {
     /// Folder to write the images to; made if it is missing
     #[arg(value_name = "DIR")]

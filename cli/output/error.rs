@@ -8,8 +8,12 @@ use std::error::Error as _;
 use std::io::Write;
 use stillpoint_store::Error;
 
-/// Prints the error: on stderr, or as the JSON document on stdout.
+/// Prints the error: on stderr, or as the JSON document on stdout. A reader of stdout that went away wants to hear nothing
+/// (`still export D - | head -c 512`), but what it was sent is not whole.
 pub fn print(error: &Error, context: &Context) -> Exit {
+    if is_broken_pipe(error) {
+        return Exit::Failed;
+    }
     // An error that cannot be printed still ends the process with its code.
     let _ = if context.json {
         writeln!(std::io::stdout(), "{:#}", document(error))
@@ -17,6 +21,13 @@ pub fn print(error: &Error, context: &Context) -> Exit {
         write!(std::io::stderr(), "{}", text(error))
     };
     exit::of(error)
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    let cause = error
+        .source()
+        .and_then(<dyn std::error::Error>::downcast_ref::<std::io::Error>);
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// What clap has found: help and version are answers, the rest is usage.
