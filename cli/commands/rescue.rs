@@ -1,0 +1,105 @@
+//! `still rescue`.
+
+use crate::commands::not_wired;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::escape::escape;
+use crate::output::table::{Align, Table};
+use crate::output::{Answer, Report, units};
+use crate::report::Rescued;
+use clap::Args;
+use std::path::{Path, PathBuf};
+use stillpoint_store::Result;
+
+/// Arguments of `rescue`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads a store that will not open, and changes nothing in it. Exit code 4 when something could not be read.
+
+Example:
+  still rescue /mnt/usb/saved --store /srv/disks")]
+pub struct Arguments {
+    /// Folder to write the images to; made if it is missing
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// Rescues.
+pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
+    let _line = context.watch("rescue");
+    call(&arguments.folder, context).map(Answer::of)
+}
+
+fn call(_folder: &Path, context: &Context) -> Result<Rescued> {
+    not_wired(context)
+}
+
+impl Report for Rescued {
+    fn exit(&self) -> Exit {
+        let whole = self.images.iter().all(|image| image.missing_bytes == 0);
+        if whole && self.unreadable.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Corrupt
+        }
+    }
+
+    fn is_answer(&self) -> bool {
+        true
+    }
+
+    fn text(&self) -> String {
+        let mut table = Table::new(&[
+            ("DEVICE", Align::Left),
+            ("SNAPSHOT", Align::Left),
+            ("SIZE", Align::Right),
+            ("MISSING", Align::Right),
+            ("FILE", Align::Left),
+        ]);
+        for image in &self.images {
+            table.row(&[
+                image.device.clone(),
+                image.snapshot.clone(),
+                units::size(image.size_bytes),
+                units::size(image.missing_bytes),
+                image.file.clone(),
+            ]);
+        }
+        let mut text = table.text();
+        for part in &self.unreadable {
+            text.extend(["unreadable: ", &escape(part), "\n"]);
+        }
+        let took = units::seconds(self.seconds);
+        let images = units::number_of(self.images.len() as u64, "image");
+        text + &format!("wrote {images} in {took}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::RescuedImage;
+
+    #[test]
+    fn a_rescue_with_gaps_is_no_success() {
+        let image = |missing_bytes| RescuedImage {
+            device: "web1".into(),
+            snapshot: "monday".into(),
+            file: "web1@monday.raw".into(),
+            size_bytes: 4096,
+            missing_bytes,
+        };
+        let mut rescued = Rescued {
+            images: vec![image(0)],
+            unreadable: vec![],
+            seconds: 1.0,
+        };
+        assert_eq!(rescued.exit(), Exit::Done);
+        rescued.unreadable.push("log/00000000000000000007".into());
+        assert_eq!(rescued.exit(), Exit::Corrupt);
+        rescued.unreadable.clear();
+        rescued.images.push(image(4096));
+        assert_eq!(rescued.exit(), Exit::Corrupt);
+        assert!(rescued.text().ends_with("wrote 2 images in 1.0 s\n"));
+    }
+}
