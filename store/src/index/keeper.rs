@@ -31,7 +31,10 @@ pub struct Keeper {
 
 enum State {
     Closed,
-    Open { index: Box<dyn ClusterIndex>, empty: bool },
+    Open {
+        index: Box<dyn ClusterIndex>,
+        empty: bool,
+    },
     /// No slot is free, nothing can be written, or it failed twice.
     Without,
 }
@@ -39,17 +42,27 @@ enum State {
 impl Keeper {
     /// Nothing is opened yet.
     pub fn new(home: Arc<dyn IndexHome>, say: Say) -> Self {
-        Self { home, say, state: RwLock::new(State::Closed) }
+        Self {
+            home,
+            say,
+            state: RwLock::new(State::Closed),
+        }
     }
 
     /// Whether there is an index.
     pub fn is_open(&self) -> bool {
-        matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Open { .. })
+        matches!(
+            *self.state.read().unwrap_or_else(PoisonError::into_inner),
+            State::Open { .. }
+        )
     }
 
     /// Whether nobody has asked for it yet.
     pub fn is_closed(&self) -> bool {
-        matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Closed)
+        matches!(
+            *self.state.read().unwrap_or_else(PoisonError::into_inner),
+            State::Closed
+        )
     }
 
     /// Where a cluster may be. Never fails: without an index, nothing is known.
@@ -57,7 +70,10 @@ impl Keeper {
         let failed = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             match &*state {
-                State::Open { index, empty: false } => match index.lookup(key) {
+                State::Open {
+                    index,
+                    empty: false,
+                } => match index.lookup(key) {
                     Ok(places) => return places,
                     Err(e) => e,
                 },
@@ -73,7 +89,9 @@ impl Keeper {
         for _ in 0..2 {
             self.open();
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            let State::Open { index, empty } = &mut *state else { return Ok(CatchUp::default()) };
+            let State::Open { index, empty } = &mut *state else {
+                return Ok(CatchUp::default());
+            };
             match follow(&**index, live, read) {
                 Ok(done) => {
                     *empty = live.is_empty();
@@ -94,7 +112,9 @@ impl Keeper {
     pub fn insert_pack(&self, number: PackNumber, name: &PackName, places: &[(Key, u32)]) {
         let failed = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            let State::Open { index, empty } = &mut *state else { return };
+            let State::Open { index, empty } = &mut *state else {
+                return;
+            };
             *empty = false;
             index.insert_pack(number, name, places).err()
         };
@@ -109,8 +129,9 @@ impl Keeper {
         self.home.clear()?;
         let done = self.catch_up(live, read)?;
         if !self.is_open() {
-            return Err(Error::new(ErrorKind::Busy, "rebuilding the index")
-                .detail("no index can be opened: all slots are in use, or the folder cannot be written"));
+            return Err(Error::new(ErrorKind::Busy, "rebuilding the index").detail(
+                "no index can be opened: all slots are in use, or the folder cannot be written",
+            ));
         }
         Ok(done)
     }
@@ -125,7 +146,10 @@ impl Keeper {
                 if let Some(why) = why {
                     (self.say)(&format!("the index is made anew: {why}"));
                 }
-                State::Open { index, empty: false }
+                State::Open {
+                    index,
+                    empty: false,
+                }
             }
             Ok(None) => State::Without,
             Err(e) => {
@@ -139,7 +163,9 @@ impl Keeper {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Open { .. }) {
             *state = State::Without;
-            (self.say)(&format!("the index failed and is thrown away; it will be made anew: {why}"));
+            (self.say)(&format!(
+                "the index failed and is thrown away; it will be made anew: {why}"
+            ));
             drop(state);
             self.home.clear().unwrap_or_default();
         }
@@ -181,7 +207,9 @@ fn follow(
             Err(e) => return Err(Failure::Read(e)),
         };
         places.sort_unstable();
-        index.insert_pack(*number, name, &places).map_err(Failure::Index)?;
+        index
+            .insert_pack(*number, name, &places)
+            .map_err(Failure::Index)?;
         done.packs += 1;
         done.entries += places.len() as u64;
     }

@@ -25,14 +25,21 @@ impl MemoryIndex {
 
     /// A copy of what it holds now: for rolling back.
     pub fn copy(&self) -> Self {
-        Self { content: Arc::new(Mutex::new(self.content().clone())) }
+        Self {
+            content: Arc::new(Mutex::new(self.content().clone())),
+        }
     }
 
     /// Moves every place to another entry: an index that lies.
     pub fn lie(&self) {
         for places in self.content().places.values_mut() {
-            let moved: Vec<Place> =
-                places.iter().map(|p| Place { entry: p.entry + 1, pack: p.pack }).collect();
+            let moved: Vec<Place> = places
+                .iter()
+                .map(|p| Place {
+                    entry: p.entry + 1,
+                    pack: p.pack,
+                })
+                .collect();
             *places = Places::default();
             moved.into_iter().for_each(|p| places.add(p));
         }
@@ -44,17 +51,30 @@ impl ClusterIndex for MemoryIndex {
         Ok(self.content().places.get(key).copied().unwrap_or_default())
     }
 
-    fn insert_pack(&self, number: PackNumber, name: &PackName, places: &[(Key, u32)]) -> Result<()> {
+    fn insert_pack(
+        &self,
+        number: PackNumber,
+        name: &PackName,
+        places: &[(Key, u32)],
+    ) -> Result<()> {
         let mut content = self.content();
         for (key, entry) in places {
-            content.places.entry(*key).or_default().add(Place { pack: number, entry: *entry });
+            content.places.entry(*key).or_default().add(Place {
+                pack: number,
+                entry: *entry,
+            });
         }
         content.packs.insert(number, *name);
         Ok(())
     }
 
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>> {
-        Ok(self.content().packs.iter().map(|(n, name)| (*n, *name)).collect())
+        Ok(self
+            .content()
+            .packs
+            .iter()
+            .map(|(n, name)| (*n, *name))
+            .collect())
     }
 
     fn forget_pack(&self, number: PackNumber) -> Result<()> {

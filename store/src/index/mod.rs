@@ -69,7 +69,8 @@ pub trait ClusterIndex: Send + Sync {
     fn lookup(&self, key: &Key) -> Result<Places>;
     /// Adds places, sorted by key by the caller, and notes the pack as indexed in the same step. The name guards against
     /// an index of another store or of a rolled back one.
-    fn insert_pack(&self, number: PackNumber, name: &PackName, places: &[(Key, u32)]) -> Result<()>;
+    fn insert_pack(&self, number: PackNumber, name: &PackName, places: &[(Key, u32)])
+    -> Result<()>;
     /// Packs noted as indexed.
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>>;
     /// Forgets a pack: its note now, its places when they are met.

@@ -46,7 +46,11 @@ pub enum Unusable {
 
 impl SledIndex {
     /// Opens or makes the database in `path` for one store.
-    pub fn open(path: &Path, store: Uid, cache_bytes: usize) -> std::result::Result<Self, Unusable> {
+    pub fn open(
+        path: &Path,
+        store: Uid,
+        cache_bytes: usize,
+    ) -> std::result::Result<Self, Unusable> {
         let open = || -> std::io::Result<(Db, Tree, Tree, Tree)> {
             // The level of zstd does little on hashes; the flusher only bounds what a crash forgets.
             let config = sled::Config::new()
@@ -55,7 +59,11 @@ impl SledIndex {
                 .zstd_compression_level(1)
                 .flush_every_ms(Some(1000));
             let db: Db = config.open()?;
-            let (meta, places, packs) = (db.open_tree("meta")?, db.open_tree("places")?, db.open_tree("packs")?);
+            let (meta, places, packs) = (
+                db.open_tree("meta")?,
+                db.open_tree("places")?,
+                db.open_tree("packs")?,
+            );
             Ok((db, meta, places, packs))
         };
         let (db, meta, places, packs) = caught(open).map_err(Unusable::Broken)?;
@@ -63,18 +71,31 @@ impl SledIndex {
         let there = caught(|| meta.get("store")).map_err(Unusable::Broken)?;
         match there {
             Some(there) if there.as_ref() == own => {}
-            Some(_) => return Err(Unusable::Foreign("it is of another store or version".into())),
+            Some(_) => {
+                return Err(Unusable::Foreign(
+                    "it is of another store or version".into(),
+                ));
+            }
             None if caught(|| packs.is_empty()).map_err(Unusable::Broken)? => {
                 caught(|| meta.insert("store", own.clone())).map_err(Unusable::Broken)?;
             }
-            None => return Err(Unusable::Foreign("it does not say which store it is of".into())),
+            None => {
+                return Err(Unusable::Foreign(
+                    "it does not say which store it is of".into(),
+                ));
+            }
         }
         let handle = || {
             let (db, places, packs) = (db.clone(), places.clone(), packs.clone());
             Mutex::new(Handle { db, places, packs })
         };
-        let handles = (0..rayon::current_num_threads().max(1)).map(|_| handle()).collect();
-        Ok(Self { handles, failed: AtomicBool::new(false) })
+        let handles = (0..rayon::current_num_threads().max(1))
+            .map(|_| handle())
+            .collect();
+        Ok(Self {
+            handles,
+            failed: AtomicBool::new(false),
+        })
     }
 
     fn call<T>(&self, call: impl FnOnce(&Handle) -> std::io::Result<T>) -> Result<T> {
@@ -82,7 +103,9 @@ impl SledIndex {
             return Err(Error::corrupt("asking the index", "it failed before"));
         }
         let thread = rayon::current_thread_index().unwrap_or(0) % self.handles.len();
-        let handle = self.handles[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = self.handles[thread]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         caught(|| call(&handle)).map_err(|why| {
             self.failed.store(true, Ordering::Relaxed);
             Error::corrupt("asking the index", why)
@@ -105,14 +128,22 @@ fn caught<T>(call: impl FnOnce() -> std::io::Result<T>) -> std::result::Result<T
 fn decode_places(bytes: &[u8]) -> Places {
     let mut places = Places::default();
     for place in bytes.chunks_exact(PLACE_BYTES).take(PLACES_MAX) {
-        let number = |at: usize| u32::from_le_bytes(place[at..at + 4].try_into().expect("four of eight"));
-        places.add(Place { pack: PackNumber(number(0)), entry: number(4) });
+        let number =
+            |at: usize| u32::from_le_bytes(place[at..at + 4].try_into().expect("four of eight"));
+        places.add(Place {
+            pack: PackNumber(number(0)),
+            entry: number(4),
+        });
     }
     places
 }
 
 fn encode_places(places: &Places) -> Vec<u8> {
-    places.iter().flat_map(|p| [p.pack.0.to_le_bytes(), p.entry.to_le_bytes()]).flatten().collect()
+    places
+        .iter()
+        .flat_map(|p| [p.pack.0.to_le_bytes(), p.entry.to_le_bytes()])
+        .flatten()
+        .collect()
 }
 
 fn encode_name(name: &PackName) -> [u8; 20] {
@@ -125,9 +156,16 @@ fn encode_name(name: &PackName) -> [u8; 20] {
 
 fn decode_name(bytes: &[u8]) -> Option<PackName> {
     let bytes: &[u8; 20] = bytes.try_into().ok()?;
-    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight of twenty"));
+    let number =
+        |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight of twenty"));
     let n = u32::from_le_bytes(bytes[16..].try_into().expect("four of twenty"));
-    Some(PackName { session: SessionId { opened_at: number(0), nonce: number(8) }, n })
+    Some(PackName {
+        session: SessionId {
+            opened_at: number(0),
+            nonce: number(8),
+        },
+        n,
+    })
 }
 
 impl ClusterIndex for SledIndex {
@@ -137,7 +175,12 @@ impl ClusterIndex for SledIndex {
     }
 
     /// ORDER: the places are in, and flushed, before the pack is noted, so that a crash can only forget a pack.
-    fn insert_pack(&self, number: PackNumber, name: &PackName, places: &[(Key, u32)]) -> Result<()> {
+    fn insert_pack(
+        &self,
+        number: PackNumber,
+        name: &PackName,
+        places: &[(Key, u32)],
+    ) -> Result<()> {
         for part in places.chunks(BATCH) {
             self.call(|h| {
                 let mut batch = sled::Batch::default();
@@ -146,7 +189,10 @@ impl ClusterIndex for SledIndex {
                         Some(bytes) => decode_places(&bytes),
                         None => Places::default(),
                     };
-                    all.add(Place { pack: number, entry: *entry });
+                    all.add(Place {
+                        pack: number,
+                        entry: *entry,
+                    });
                     batch.insert(key, encode_places(&all));
                 }
                 h.places.apply_batch(batch)
@@ -154,7 +200,9 @@ impl ClusterIndex for SledIndex {
         }
         self.call(|h| {
             h.places.flush()?;
-            h.packs.insert(number.0.to_be_bytes(), &encode_name(name)).map(|_| ())
+            h.packs
+                .insert(number.0.to_be_bytes(), &encode_name(name))
+                .map(|_| ())
         })
     }
 

@@ -21,7 +21,11 @@ pub struct LocalSlots {
 impl LocalSlots {
     /// In `folder`, the store's `local/`.
     pub fn new(folder: &Path, store: Uid, cache_bytes: usize) -> Self {
-        Self { folder: folder.to_owned(), store, cache_bytes }
+        Self {
+            folder: folder.to_owned(),
+            store,
+            cache_bytes,
+        }
     }
 
     fn slot(&self, n: usize) -> PathBuf {
@@ -32,10 +36,19 @@ impl LocalSlots {
     fn lock(&self, n: usize) -> Result<Option<File>> {
         let path = self.folder.join(format!("index-{n}.lock"));
         let failed = |e| Error::io("locking an index", e).at(path.display());
-        let open = File::options().create(true).truncate(false).write(true).open(&path);
+        let open = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let file = match open {
             Ok(file) => file,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
                 return Ok(None);
             }
             Err(e) => return Err(failed(e)),
@@ -71,7 +84,9 @@ impl LocalSlots {
         match SledIndex::open(&path, self.store, self.cache_bytes) {
             Ok(index) => Ok((index, Some(why))),
             Err(Unusable::Foreign(why) | Unusable::Broken(why)) => {
-                Err(Error::new(ErrorKind::Io, "making an index").at(path.display()).detail(why))
+                Err(Error::new(ErrorKind::Io, "making an index")
+                    .at(path.display())
+                    .detail(why))
             }
         }
     }
@@ -114,7 +129,12 @@ impl ClusterIndex for Locked {
         self.index.lookup(key)
     }
 
-    fn insert_pack(&self, number: PackNumber, name: &PackName, places: &[(Key, u32)]) -> Result<()> {
+    fn insert_pack(
+        &self,
+        number: PackNumber,
+        name: &PackName,
+        places: &[(Key, u32)],
+    ) -> Result<()> {
         self.index.insert_pack(number, name, places)
     }
 
