@@ -1,10 +1,14 @@
 //! The door to the index: hash -> locations. A cache: it may forget, lie, fail or vanish, and costs time, never data.
 
-pub mod memory;
-pub mod sled;
-pub mod slot;
+mod bucket;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod filter;
+pub mod memory;
+pub mod paged;
+mod seal;
+mod sled;
+pub mod slot;
 
 use crate::error::Result;
 use crate::id::{Hash, PackName, PackNumber};
