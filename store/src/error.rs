@@ -71,6 +71,7 @@ impl Error {
         use std::io::ErrorKind as Io;
         let kind = match source.kind() {
             Io::NotFound => ErrorKind::NotFound,
+            Io::AlreadyExists => ErrorKind::AlreadyExists,
             Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::NoSpace,
             Io::ReadOnlyFilesystem => ErrorKind::ReadOnly,
             Io::ResourceBusy | Io::WouldBlock => ErrorKind::Busy,

@@ -7,12 +7,14 @@
 //! format                                         bytes <-> structs, no I/O
 //! disk  object  index  image                     the doors to the outside
 //! catalog  log                                   what exists
-//! codec  pack  manifest                          content
+//! codec  pack  manifest  content                 clusters and where they are
 //! ops                                            one verb a file
+//! store                                          the face
 //! ```
 
 pub mod catalog;
 pub mod codec;
+pub mod content;
 pub mod disk;
 pub mod error;
 pub mod format;
@@ -27,6 +29,7 @@ pub mod object;
 pub mod ops;
 pub mod pack;
 pub mod progress;
+pub mod store;
 pub mod world;
 
 pub use error::{Error, ErrorKind, Result};

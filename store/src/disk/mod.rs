@@ -17,6 +17,17 @@ pub enum OpenMode {
     Write,
     /// Must not exist; for reading and writing.
     CreateNew,
+    /// As `Read`, of an image that is read once from end to end: the page cache is spared where that is possible.
+    ReadImage,
+    /// As `Write`, of an image. A block device that is mounted or otherwise in use is refused.
+    WriteImage,
+}
+
+impl OpenMode {
+    /// True when the file can be written through it.
+    pub fn writes(self) -> bool {
+        !matches!(self, Self::Read | Self::ReadImage)
+    }
 }
 
 /// Identity and change marks of a file: equal stamps before and after mean that nobody wrote in between.
@@ -39,7 +50,11 @@ pub enum FileKind {
     BlockDevice,
     /// A folder.
     Folder,
-    /// FIFO, socket, character device.
+    /// A named pipe: opening it waits for the other end.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
     Other,
 }
 
@@ -68,11 +83,13 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<()>;
     /// Cuts or extends with a hole. Not for block devices.
     fn set_len(&self, len: u64) -> Result<()>;
-    /// Makes the range a hole where the file system can, else writes zeros.
+    /// Makes the range read as zeros: a hole where the file system can. Ends at the file's end, which does not move.
     fn punch(&self, start: u64, end: u64) -> Result<()>;
-    /// Reserves space for `len` bytes, so that writes into it do not meet a full disk where the file system can do so.
+    /// Reserves space for `len` bytes, so that writes into it do not meet a full disk where the file system can do so. A
+    /// shorter file becomes `len` bytes long and reads as zeros there.
     fn allocate(&self, len: u64) -> Result<()>;
-    /// The extent at `offset`, up to the next change or the end of the file. Without support all is data.
+    /// The extent at `offset`, up to the next change or the end of the file. Without support all is data. Empty exactly
+    /// when `offset` is at or past the end.
     fn extent(&self, offset: u64) -> Result<Extent>;
     /// Contents and length survive a crash after this. A failure may have lost earlier writes for good.
     fn sync(&self) -> Result<()>;
@@ -81,6 +98,10 @@ pub trait DiskFile: Send + Sync {
     /// Takes the whole-file lock of this open file (flock, exclusive) without waiting; false: somebody has it.
     /// Released when the file is dropped.
     fn try_lock(&self) -> Result<bool>;
+    /// As `try_lock`, shared with others who take it shared.
+    fn try_lock_shared(&self) -> Result<bool>;
+    /// True while the path that it was opened by names this very file.
+    fn is_still_named(&self) -> Result<bool>;
     /// The file descriptor's door to image locks; `None` where locks make no sense.
     fn as_real(&self) -> Option<&std::fs::File> {
         None
@@ -107,6 +128,8 @@ pub trait Disk: Send + Sync {
     fn list(&self, path: &Path) -> Result<Vec<String>>;
     /// Names made in or removed from the folder so far survive a crash after this.
     fn sync_folder(&self, path: &Path) -> Result<()>;
+    /// True when this process may make and remove names in the folder.
+    fn is_writable(&self, folder: &Path) -> bool;
     /// The path without links and dots, for comparing.
     fn canonical(&self, path: &Path) -> Result<PathBuf>;
 }

@@ -98,8 +98,10 @@ pub enum Op {
         base: Option<Uid>,
     },
     /// Replaces packs: `new` become live, `dropped` stop to be. Valid only while all dropped and kept packs are live, no
-    /// dropped one is pinned or of an open session, and no entry after the entry's `base` names, pins or keeps one.
+    /// dropped one is pinned or of an open session, and no entry after `base` names, pins or keeps one.
     Compact {
+        /// Sequence that was marked at; a retry keeps it.
+        base: Sequence,
         /// Packs of this session with what the dropped ones still held.
         new: Vec<PackRecord>,
         /// Packs that stop to be live.

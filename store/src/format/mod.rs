@@ -1,5 +1,6 @@
 //! Bytes <-> structs, each with its picture in FORMAT.md. No I/O.
 
+pub mod block;
 pub mod codec;
 pub mod entry;
 pub mod envelope;

@@ -179,7 +179,9 @@ mod tests {
                 let mut fresh: Vec<_> =
                     step.iter().map(|(k, p, e)| (key(*k), at(*p, *e))).collect();
                 fresh.sort_by_key(|f| f.0);
-                fresh.iter().for_each(|(k, p)| model.entry(*k).or_default().add(*p));
+                for (k, p) in &fresh {
+                    model.entry(*k).or_default().add(*p);
+                }
                 bucket = merge(&bucket, &fresh, |_| true).unwrap();
             }
             for k in 0..40 {

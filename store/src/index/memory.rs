@@ -1,6 +1,6 @@
 //! The index in memory, for simulated stores; misbehaves on demand.
 
-use super::{ClusterIndex, IndexHome, Key, Place, Places};
+use super::{ClusterIndex, IndexHome, Key, Opened, Place, Places};
 use crate::error::{Error, Result};
 use crate::id::{PackName, PackNumber, Uid};
 use std::collections::{BTreeMap, HashMap};
@@ -30,7 +30,7 @@ pub enum Fault {
     PanicAfter(u64),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Contents {
     store: Option<Uid>,
     places: HashMap<Key, Places>,
@@ -79,6 +79,23 @@ impl MemoryHome {
         Self { store, shared: Arc::clone(&self.shared) }
     }
 
+    /// A copy of what is held now, on its own: for rolling back.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copy = Self::new(self.store);
+        for (from, to) in self.shared.slots.iter().zip(&copy.shared.slots) {
+            *lock(&to.contents) = lock(&from.contents).clone();
+        }
+        copy
+    }
+
+    /// Takes over what a copy holds, also in indexes that are open.
+    pub fn roll_back(&self, copy: &Self) {
+        for (from, to) in copy.shared.slots.iter().zip(&self.shared.slots) {
+            *lock(&to.contents) = lock(&from.contents).clone();
+        }
+    }
+
     /// What its indexes do wrong from now on.
     pub fn set_fault(&self, fault: Fault) {
         *lock(&self.shared.fault) = fault;
@@ -87,7 +104,7 @@ impl MemoryHome {
 }
 
 impl IndexHome for MemoryHome {
-    fn open(&self) -> Result<Option<(Box<dyn ClusterIndex>, Option<String>)>> {
+    fn open(&self) -> Result<Option<Opened>> {
         let Some(slot) = self.shared.slots.iter().position(|s| !s.taken.swap(true, SeqCst)) else {
             return Ok(None);
         };

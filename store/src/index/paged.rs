@@ -247,7 +247,9 @@ impl ClusterIndex for SledIndex {
         }
         let writer = self.writer();
         if let Some(filter) = &mut *write(&self.filter) {
-            places.iter().for_each(|(key, _)| filter.insert(key));
+            for (key, _) in places {
+                filter.insert(key);
+            }
         }
         write(&self.packs).insert(number, *name);
         let full = {

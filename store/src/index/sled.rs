@@ -7,10 +7,9 @@
 //! - what was written is never evicted from its cache: the database is closed and opened again now and then;
 //! - files that do not fit together make it spin: only a sealed folder is opened, see `seal`.
 
-use super::seal;
+use super::{seal, words};
 use crate::error::{Error, Result};
 use sled::{Config, Db, Tree};
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -116,7 +115,7 @@ impl Pages {
         self.with("writing the index", |open| {
             let mut batch = sled::Batch::default();
             for (number, bytes) in buckets {
-                batch.insert(&number.to_be_bytes(), bytes);
+                batch.insert(number.to_be_bytes(), bytes);
             }
             lock(&open.base).places.apply_batch(batch)
         })
@@ -292,11 +291,4 @@ fn reader() -> usize {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a panic said.
-pub(super) fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no words").lines().next().unwrap_or_default().chars().take(200).collect()
 }

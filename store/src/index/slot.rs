@@ -4,7 +4,7 @@
 //! lies outside (links are removed, never followed).
 
 use super::paged::SledIndex;
-use super::{ClusterIndex, IndexHome, Key, Places};
+use super::{ClusterIndex, IndexHome, Key, Opened, Places};
 use crate::error::{Error, Result};
 use crate::id::{PackName, PackNumber, Uid};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -89,7 +89,7 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 impl IndexHome for LocalSlots {
-    fn open(&self) -> Result<Option<(Box<dyn ClusterIndex>, Option<String>)>> {
+    fn open(&self) -> Result<Option<Opened>> {
         // A folder that cannot be made has no lock files either.
         fs::create_dir_all(&self.root).ok();
         let exists = |n: &usize| self.folder(*n).is_dir();

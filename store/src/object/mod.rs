@@ -1,10 +1,10 @@
 //! The door to what is stored: immutable objects under keys, created whole and once. The same calls fit a folder, memory
 //! and an S3 bucket; the only atomic step is *create if absent*.
 
-pub mod local;
-pub mod memory;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+pub mod local;
+pub mod memory;
 
 use crate::error::{Error, Result};
 use crate::id::SessionId;

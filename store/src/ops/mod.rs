@@ -1,1 +1,11 @@
-//! (being written)
+//! What a store can do, one verb a file, each with its options and its outcome.
+
+pub mod diff;
+pub mod gc;
+pub mod goto;
+pub mod ingest;
+pub mod rebuild;
+pub mod rescue;
+pub mod restore;
+pub mod stats;
+pub mod verify;

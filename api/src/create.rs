@@ -1,0 +1,310 @@
+//! Snapshots of one, some or all devices: one group, one entry, all or none.
+
+use crate::name::check_snapshot_name;
+use crate::system::{System, check_unmarked, choose};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use stillpoint_store::catalog::{Catalog, DeviceState};
+use stillpoint_store::format::entry::{Content, Op, SessionKind};
+use stillpoint_store::format::snapshot::SnapshotRecord;
+use stillpoint_store::id::Uid;
+use stillpoint_store::image::{Access, Image};
+use stillpoint_store::log::salvage::DEVICE_LABEL;
+use stillpoint_store::object::Purse;
+use stillpoint_store::ops::ingest::{Counts, Ingested, Input, Writer};
+use stillpoint_store::progress::Progress;
+use stillpoint_store::world::Moment;
+use stillpoint_store::{Error, ErrorKind, Result};
+
+/// Times that an ingest is repeated because what it relied on has gone.
+pub(crate) const TRIES: usize = 5;
+
+/// What to make.
+#[derive(Debug, Clone, Default)]
+pub struct Create {
+    /// The snapshots' name; by default the time.
+    pub name: Option<String>,
+    /// The devices; by default all that are attached.
+    pub devices: Vec<String>,
+    /// Byte ranges outside of which the image is trusted to be as at the last snapshot; for one device.
+    pub changed: Option<Vec<Range<u64>>>,
+}
+
+/// A group that was made.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// Its uid.
+    pub group: Uid,
+    /// Its snapshots.
+    pub devices: Vec<CreatedDevice>,
+}
+
+/// One snapshot of it.
+#[derive(Debug, Clone)]
+pub struct CreatedDevice {
+    /// The device's name.
+    pub device: String,
+    /// The snapshot's uid.
+    pub uid: Uid,
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The disk.
+    pub content: Content,
+    /// What it cost.
+    pub counts: Counts,
+}
+
+/// A device whose image is locked, and what was known of it when it was.
+pub(crate) struct Locked {
+    pub uid: Uid,
+    pub name: String,
+    pub image: Option<Image>,
+    pub head: Option<Content>,
+    pub gotos_begun: u64,
+    pub parent: Option<Content>,
+    pub parent_uid: Option<Uid>,
+}
+
+impl System {
+    /// Makes a snapshot on each device. Durable on all of them when this returns; an error leaves none.
+    pub fn create(&self, create: &Create, progress: &Progress) -> Result<Created> {
+        let date = self.store.now();
+        let name = create.name.clone().unwrap_or_else(|| name_of(date));
+        check_snapshot_name(&name)?;
+        self.tidy()?;
+        let devices = self.lock_devices(&create.devices, Access::Read)?;
+        if devices.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "making a snapshot")
+                .detail("no device is attached")
+                .hint("attach an image with `still device add NAME IMAGE`"));
+        }
+        if create.changed.is_some() && devices.len() > 1 {
+            return Err(Error::invalid("making a snapshot", "a change map is for one device; name it"));
+        }
+        check_free(&*self.store.catalog(), &devices, &name, create.name.is_none())?;
+        let group = self.store.new_uid();
+        let draft = Draft { name, generated: create.name.is_none(), date, group: Some(group) };
+        let uids: Vec<Uid> = devices.iter().map(|_| self.store.new_uid()).collect();
+        let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
+        let made = self.create_with(&mut writer, &devices, &uids, &draft, create.changed.as_deref(), progress);
+        if made.is_err() {
+            writer.abandon()?;
+        }
+        Ok(Created { group, devices: made? })
+    }
+
+    fn create_with(
+        &self,
+        writer: &mut Writer<'_>,
+        devices: &[Locked],
+        uids: &[Uid],
+        draft: &Draft,
+        changed: Option<&[Range<u64>]>,
+        progress: &Progress,
+    ) -> Result<Vec<CreatedDevice>> {
+        let mut tries = 0;
+        loop {
+            let ingested = self.ingest(writer, devices, changed, progress)?;
+            let planned = draft.records(&self.store.catalog(), devices, uids, &ingested)?;
+            for record in &planned {
+                writer.store_record(record)?;
+            }
+            let mut records = planned;
+            let finished = writer.finish(&mut |catalog| {
+                records = draft.records(catalog, devices, uids, &ingested)?;
+                let put = |(r, d): (&SnapshotRecord, &Locked)| Op::PutSnapshot {
+                    record: r.clone(),
+                    gotos_begun: d.gotos_begun,
+                };
+                Ok(records.iter().zip(devices).map(put).collect())
+            });
+            match finished {
+                Ok(_) => return Ok(report(devices, &records, &ingested)),
+                Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Takes all images in, and sees that none changed meanwhile. What is in the store already costs nothing.
+    pub(crate) fn ingest(
+        &self,
+        writer: &mut Writer<'_>,
+        devices: &[Locked],
+        changed: Option<&[Range<u64>]>,
+        progress: &Progress,
+    ) -> Result<Vec<Ingested>> {
+        let catalog = self.store.catalog();
+        let images: Vec<(&Locked, &Image)> =
+            devices.iter().filter_map(|d| d.image.as_ref().map(|i| (d, i))).collect();
+        let inputs: Vec<Input<'_>> = images
+            .iter()
+            .map(|(d, image)| Input {
+                file: image.file(),
+                size: image.size(),
+                parent: d.parent.filter(|p| catalog.reachable(&p.root)),
+                changed,
+            })
+            .collect();
+        let mut read = writer.ingest(&inputs, progress)?.into_iter();
+        for (_, image) in images {
+            image.check_unchanged()?;
+        }
+        let none = || Error::invalid("making a snapshot", "the device has neither an image nor contents");
+        devices
+            .iter()
+            .map(|d| match (&d.image, d.head) {
+                (Some(_), _) => read.next().ok_or_else(none),
+                (None, Some(content)) => Ok(Ingested { content, counts: Counts::default() }),
+                (None, None) => Err(none()),
+            })
+            .collect()
+    }
+
+    /// Opens and locks the images of the devices, in one order everywhere, and only then reads what the log says of them:
+    /// a goto that held the lock before is known now.
+    pub(crate) fn lock_devices(&self, names: &[String], access: Access) -> Result<Vec<Locked>> {
+        let catalog = self.store.refresh()?;
+        let chosen = choose(&catalog, names, |d| d.attachment.is_some())?;
+        check_unmarked(&chosen)?;
+        let mut order: Vec<&DeviceState> = chosen.clone();
+        order.sort_by_key(|d| d.uid);
+        let mut images: BTreeMap<Uid, Image> = BTreeMap::new();
+        for d in order {
+            if let Some(attachment) = &d.attachment {
+                if access == Access::Write && attachment.read_only {
+                    return Err(Error::new(ErrorKind::ReadOnly, format!("writing device {:?}", d.name))
+                        .detail("it was added as read-only"));
+                }
+                let path = Path::new(OsStr::from_bytes(&attachment.path));
+                images.insert(d.uid, Image::open(&*self.disk, path, access)?);
+            }
+        }
+        let catalog = self.store.refresh()?;
+        let uids: Vec<Uid> = chosen.iter().map(|d| d.uid).collect();
+        let now: Vec<&DeviceState> = uids.iter().filter_map(|u| catalog.device(u)).map(|d| &**d).collect();
+        check_unmarked(&now)?;
+        Ok(now.into_iter().map(|d| locked(&catalog, d, images.remove(&d.uid))).collect())
+    }
+}
+
+fn locked(catalog: &Catalog, d: &DeviceState, image: Option<Image>) -> Locked {
+    // Without a base the newest snapshot is the best guess: a wrong one costs look-ups, nothing else.
+    let base = d.base.and_then(|uid| catalog.snapshot(&uid));
+    let guess = base.or_else(|| catalog.snapshots_of(&d.uid).pop());
+    Locked {
+        uid: d.uid,
+        name: d.name.clone(),
+        image,
+        head: d.head,
+        gotos_begun: d.gotos_begun,
+        parent: guess.map(|s| s.record.content),
+        parent_uid: d.base,
+    }
+}
+
+/// What the snapshots of a group share.
+pub(crate) struct Draft {
+    pub name: String,
+    /// The name was not asked for: where it is taken, a number follows it.
+    pub generated: bool,
+    pub date: Moment,
+    pub group: Option<Uid>,
+}
+
+impl Draft {
+    /// A record a device, with the ids that the state gives.
+    pub fn records(
+        &self,
+        catalog: &Catalog,
+        devices: &[Locked],
+        uids: &[Uid],
+        ingested: &[Ingested],
+    ) -> Result<Vec<SnapshotRecord>> {
+        let name = check_free(catalog, devices, &self.name, self.generated)?;
+        let record = |((d, uid), i): ((&Locked, &Uid), &Ingested)| SnapshotRecord {
+            uid: *uid,
+            device: d.uid,
+            id: catalog.device(&d.uid).map_or(1, |d| d.next_id).to_string().into_bytes(),
+            name: name.clone().into_bytes(),
+            date_sec: self.date.sec,
+            date_nsec: self.date.nsec,
+            vm_clock_nsec: 0,
+            icount: None,
+            vm_state: None,
+            content: i.content,
+            group: self.group,
+            parent: d.parent_uid,
+            extra: Vec::new(),
+            labels: BTreeMap::from([(DEVICE_LABEL.into(), d.name.clone())]),
+        };
+        Ok(devices.iter().zip(uids).zip(ingested).map(record).collect())
+    }
+}
+
+/// The name, or the first free one made of it, if none of the devices has a snapshot of that name.
+fn check_free(catalog: &Catalog, devices: &[Locked], name: &str, generated: bool) -> Result<String> {
+    let taken = |name: &str| {
+        let has = |d: &&Locked| catalog.snapshots_of(&d.uid).iter().any(|s| s.record.name == name.as_bytes());
+        devices.iter().find(has)
+    };
+    let Some(device) = taken(name) else { return Ok(name.into()) };
+    if generated {
+        return (2u64..)
+            .map(|n| format!("{name}-{n}"))
+            .find(|name| taken(name).is_none())
+            .ok_or_else(|| Error::invalid("naming a snapshot", "no name is free"));
+    }
+    Err(Error::new(ErrorKind::AlreadyExists, format!("making snapshot {name:?}"))
+        .detail(format!("device {:?} has one of that name", device.name))
+        .hint("choose another name, or delete that one first"))
+}
+
+fn report(devices: &[Locked], records: &[SnapshotRecord], ingested: &[Ingested]) -> Vec<CreatedDevice> {
+    let one = |((d, r), i): ((&Locked, &SnapshotRecord), &Ingested)| CreatedDevice {
+        device: d.name.clone(),
+        uid: r.uid,
+        id: crate::view::text(&r.id),
+        name: crate::view::text(&r.name),
+        content: i.content,
+        counts: i.counts,
+    };
+    devices.iter().zip(records).zip(ingested).map(one).collect()
+}
+
+/// `20261121-024500` for the moment, in UTC.
+pub(crate) fn name_of(moment: Moment) -> String {
+    let (days, seconds) = (moment.sec / 86_400, moment.sec % 86_400);
+    let (year, month, day) = civil(days as i64);
+    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}{month:02}{day:02}-{h:02}{m:02}{s:02}")
+}
+
+/// Year, month and day of a count of days since 1970-01-01, in the proleptic Gregorian calendar.
+pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_are_the_time_in_utc() {
+        assert_eq!(name_of(Moment { sec: 0, nsec: 0 }), "19700101-000000");
+        assert_eq!(name_of(Moment { sec: 1_709_251_199, nsec: 0 }), "20240229-235959");
+    }
+}

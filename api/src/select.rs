@@ -1,0 +1,126 @@
+//! Selectors: `NAME`, `name:NAME` and `id:ID` for a snapshot, `DEVICE[@SNAPSHOT]` for one of a device. A bare word is
+//! always a name, so that a snapshot called `3` and the one with id 3 are never mixed up.
+
+use std::fmt;
+use stillpoint_store::catalog::{Catalog, DeviceState, SnapshotState};
+use stillpoint_store::{Error, ErrorKind, Result};
+
+/// Which snapshot of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// By name.
+    Name(String),
+    /// By id.
+    Id(String),
+}
+
+/// A device and, perhaps, one of its snapshots; without, its present contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRef {
+    /// The device's name.
+    pub device: String,
+    /// Which snapshot.
+    pub snapshot: Option<Selector>,
+}
+
+impl Selector {
+    /// Reads `NAME`, `name:NAME` or `id:ID`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (is_id, rest) = match (text.strip_prefix("id:"), text.strip_prefix("name:")) {
+            (Some(id), _) => (true, id),
+            (_, Some(name)) => (false, name),
+            _ => (false, text),
+        };
+        if rest.is_empty() {
+            return Err(Error::invalid("reading a snapshot selector", format!("{text:?} names nothing")));
+        }
+        Ok(if is_id { Self::Id(rest.into()) } else { Self::Name(rest.into()) })
+    }
+
+    /// Whether it means this snapshot.
+    pub fn is(&self, snapshot: &SnapshotState) -> bool {
+        match self {
+            Self::Name(name) => snapshot.record.name == name.as_bytes(),
+            Self::Id(id) => snapshot.record.id == id.as_bytes(),
+        }
+    }
+
+    /// The one snapshot of the device that it means. Several, which imports can bring, are an error that says how to
+    /// choose.
+    pub fn find<'c>(&self, catalog: &'c Catalog, device: &DeviceState) -> Result<Option<&'c SnapshotState>> {
+        let all = catalog.snapshots_of(&device.uid);
+        let mut found = all.into_iter().filter(|s| self.is(s));
+        let first = found.next();
+        if let (Some(_), Some(second)) = (first, found.next()) {
+            let why = format!("device {:?} has several such snapshots", device.name);
+            let hint = format!("choose by id, as in id:{}", String::from_utf8_lossy(&second.record.id));
+            return Err(Error::invalid(format!("looking for snapshot {self}"), why).hint(hint));
+        }
+        Ok(first.map(|s| &**s))
+    }
+
+    /// The same, where there must be one.
+    pub fn get<'c>(&self, catalog: &'c Catalog, device: &DeviceState) -> Result<&'c SnapshotState> {
+        self.find(catalog, device)?.ok_or_else(|| {
+            let why = format!("device {:?} has no such snapshot", device.name);
+            let hint = "`still list` shows what there is";
+            Error::new(ErrorKind::NotFound, format!("looking for snapshot {self}")).detail(why).hint(hint)
+        })
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "{name:?}"),
+            Self::Id(id) => write!(f, "id:{id}"),
+        }
+    }
+}
+
+impl SnapshotRef {
+    /// Reads `DEVICE` or `DEVICE@SNAPSHOT`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (device, snapshot) = match text.split_once('@') {
+            Some((device, snapshot)) => (device, Some(Selector::parse(snapshot)?)),
+            None => (text, None),
+        };
+        if device.is_empty() {
+            return Err(Error::invalid("reading a selector", format!("{text:?} names no device")));
+        }
+        Ok(Self { device: device.into(), snapshot })
+    }
+}
+
+/// The device of that name.
+pub fn device<'c>(catalog: &'c Catalog, name: &str) -> Result<&'c DeviceState> {
+    catalog.device_named(name).map(|d| &**d).ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("looking for device {name:?}"))
+            .detail("there is none of that name")
+            .hint("`still device list` shows all")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_word_is_a_name_whatever_it_looks_like() {
+        assert_eq!(Selector::parse("3").unwrap(), Selector::Name("3".into()));
+        assert_eq!(Selector::parse("name:3").unwrap(), Selector::Name("3".into()));
+        assert_eq!(Selector::parse("id:3").unwrap(), Selector::Id("3".into()));
+        assert_eq!(Selector::parse("name:id:3").unwrap(), Selector::Name("id:3".into()));
+        assert!(Selector::parse("id:").is_err());
+        assert!(Selector::parse("").is_err());
+    }
+
+    #[test]
+    fn a_reference_has_a_device_and_perhaps_a_snapshot() {
+        let all = SnapshotRef::parse("root@id:2").unwrap();
+        assert_eq!((all.device.as_str(), all.snapshot), ("root", Some(Selector::Id("2".into()))));
+        assert_eq!(SnapshotRef::parse("root").unwrap().snapshot, None);
+        assert!(SnapshotRef::parse("@x").is_err());
+        assert!(SnapshotRef::parse("root@").is_err());
+    }
+}

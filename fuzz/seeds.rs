@@ -1,0 +1,122 @@
+//! Writes the seeds: small good examples of everything. `cargo run --example seeds` in this folder, after the format changed.
+
+#[path = "fuzz_targets/common.rs"]
+mod common;
+
+use common::{CLUSTER_BYTES, header, name};
+use std::{fs, io};
+use stillpoint_store::codec::encode_frame;
+use stillpoint_store::format::entry::PackKind;
+use stillpoint_store::format::manifest::NodeDraft;
+use stillpoint_store::format::pack::{BLOCK_BYTES, TRAILER_BYTES};
+use stillpoint_store::format::store::StoreFile;
+use stillpoint_store::geometry::{Compression, Geometry};
+use stillpoint_store::id::{Hash, Uid};
+use stillpoint_store::manifest::Child;
+use stillpoint_store::pack::writer::{PackBuilder, SealedPack};
+
+fn put(target: &str, seed: &str, bytes: &[u8]) -> io::Result<()> {
+    let folder = format!("{}/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    fs::create_dir_all(&folder)?;
+    fs::write(format!("{folder}/{seed}"), bytes)
+}
+
+fn pack(kind: PackKind, items: &[&[u8]], compression: Compression) -> SealedPack {
+    let mut builder = PackBuilder::new(Uid([4; 16]), name(), kind, CLUSTER_BYTES);
+    for part in items.chunks(3) {
+        let hashes: Vec<Hash> = part.iter().map(|item| Hash::of(item)).collect();
+        builder.push(&encode_frame(kind, part, compression), &hashes);
+    }
+    builder.seal()
+}
+
+/// Name, kind, items, compression.
+type Seed<'a> = (&'a str, PackKind, &'a [&'a [u8]], Compression);
+/// Name, level, runs of children.
+type NodeSeed<'a> = (&'a str, u8, &'a [(Child, usize)]);
+
+fn packs() -> io::Result<()> {
+    let cluster: Vec<u8> = (0..CLUSTER_BYTES).map(|n| (n / 100) as u8).collect();
+    let seeds: [Seed<'_>; 4] = [
+        (
+            "clusters-zstd",
+            PackKind::Clusters,
+            &[&cluster[..]; 4],
+            Compression::Zstd(1),
+        ),
+        (
+            "clusters-raw",
+            PackKind::Clusters,
+            &[&cluster[..]; 1],
+            Compression::None,
+        ),
+        (
+            "nodes-zstd",
+            PackKind::Nodes,
+            &[&cluster[..200], &cluster[..7]],
+            Compression::Zstd(1),
+        ),
+        (
+            "nodes-raw",
+            PackKind::Nodes,
+            &[b"abc", b"d", b"ef", b"g"],
+            Compression::None,
+        ),
+    ];
+    for (seed, kind, items, compression) in seeds {
+        let frame = encode_frame(kind, &items[..items.len().min(3)], compression);
+        put("frame", seed, &frame.bytes)?;
+        let pack = pack(kind, items, compression).bytes;
+        let (rest, trailer) = pack.split_at(pack.len() - TRAILER_BYTES);
+        put("trailer", &format!("{seed}-trailer"), trailer)?;
+        put("trailer", &format!("{seed}-header"), &header(kind).encode())?;
+        let (frames, block) = rest.split_at(rest.len() - BLOCK_BYTES);
+        // The target adds zeros.
+        put("table_block", seed, &block[..256])?;
+        put("pack_scan", &format!("{seed}-whole"), &pack)?;
+        put("pack_scan", &format!("{seed}-frames"), frames)?;
+    }
+    Ok(())
+}
+
+fn nodes() -> io::Result<()> {
+    let hash = Child::Hash(Hash([7; 32]));
+    let seeds: [NodeSeed<'_>; 4] = [
+        ("holes", 0, &[(Child::Hole, 256)]),
+        ("leaf", 0, &[(hash, 2), (Child::Zero, 3), (hash, 1)]),
+        ("inner", 3, &[(Child::Zero, 9), (hash, 1)]),
+        ("full", 1, &[(hash, 32)]),
+    ];
+    for (seed, level, children) in seeds {
+        let mut draft = NodeDraft::new(level);
+        for (child, count) in children {
+            draft.push(*child, *count);
+        }
+        put("manifest_node", seed, &draft.take().encode())?;
+    }
+    Ok(())
+}
+
+fn stores() -> io::Result<()> {
+    let file = StoreFile {
+        id: Uid([4; 16]),
+        geometry: Geometry::DEFAULT,
+    };
+    put("store_json", "default", &file.encode())?;
+    let compact = concat!(
+        r#"{"magic":"stillpoint store","version":1,"id":"04040404040404040404040404040404","#,
+        r#""cluster_bytes":4096,"frame_bytes":4096,"compression":"none","checksum":""}"#
+    );
+    put("store_json", "compact", compact.as_bytes())?;
+    put(
+        "store_json",
+        "newer",
+        br#"{"magic":"stillpoint store","version":2}"#,
+    )
+}
+
+fn main() -> io::Result<()> {
+    packs()?;
+    nodes()?;
+    stores()
+}

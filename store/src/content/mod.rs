@@ -1,0 +1,7 @@
+//! From hashes to bytes: where a cluster is, and reading it verified. Everything here takes locations from pack tables;
+//! the index is asked only for hints.
+
+pub mod fetch;
+pub mod nodes;
+pub mod resolve;
+pub mod tables;

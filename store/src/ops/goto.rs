@@ -1,0 +1,308 @@
+//! goto in place: images made to hold a snapshot, one or a group, all or none, writing only what differs.
+//!
+//! ORDER: the present contents are stored and durable, `goto-begin` is durable, images are written and synced,
+//! `goto-end` is durable. Between begin and end both contents of every image stay reachable, so that whoever comes later
+//! can finish or undo.
+
+use crate::content::fetch::{Sink, WINDOW, Want};
+use crate::content::resolve::HashSet;
+use crate::disk::DiskFile;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::entry::{Content, GotoDevice, GotoRecord, GotoResult, Op, SessionKind};
+use crate::format::manifest::Child;
+use crate::id::{Hash, Uid};
+use crate::manifest::diff::diff;
+use crate::manifest::walk::Walker;
+use crate::object::Purse;
+use crate::ops::ingest::{Input, Writer};
+use crate::ops::restore::{FileSink, write_zeros};
+use crate::progress::Progress;
+use crate::store::Store;
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Times that the beginning is tried when what it relied on goes meanwhile.
+const TRIES: usize = 5;
+/// Bytes that one task compares when a goto is taken up again.
+const COMPARE_BYTES: u64 = 4 << 20;
+
+/// An image and what it is to hold. The caller holds the image's lock for writing.
+pub struct Target<'a> {
+    /// The device.
+    pub device: Uid,
+    /// The image.
+    pub file: &'a dyn DiskFile,
+    /// Block devices cannot change their size.
+    pub fixed_size: bool,
+    /// Contents that the image probably still has.
+    pub parent: Option<Content>,
+    /// The device's base, which undoing restores.
+    pub base: Option<Uid>,
+    /// What it is to hold.
+    pub target: Content,
+    /// The snapshot that is.
+    pub snapshot: Uid,
+}
+
+/// What a goto wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Went {
+    /// The device.
+    pub device: Uid,
+    /// Bytes written, zeros included.
+    pub written: u64,
+}
+
+impl Store {
+    /// Makes every image hold its target. An error rolls all of them back; where that fails too they stay marked, and
+    /// `resume_goto` takes it up.
+    pub fn goto(&self, targets: &[Target<'_>], progress: &Progress) -> Result<Vec<Went>> {
+        let record = self.begin_goto(targets, progress)?;
+        let files: Vec<&dyn DiskFile> = targets.iter().map(|t| t.file).collect();
+        let result = self.write_all(&record, &files, GotoResult::Done, progress);
+        match result {
+            Ok(went) => self.end_goto(record.uid, GotoResult::Done).map(|()| went),
+            Err(e) => Err(self.roll_back(&record, &files, e)),
+        }
+    }
+
+    /// Takes up a goto that was cut off: makes every image hold its target, or what it held before. The files are in
+    /// the order of the record's devices, their locks held for writing.
+    pub fn resume_goto(
+        &self,
+        record: &GotoRecord,
+        files: &[&dyn DiskFile],
+        to: GotoResult,
+        progress: &Progress,
+    ) -> Result<Vec<Went>> {
+        for (device, file) in record.devices.iter().zip(files) {
+            self.check_outside(device, *file, progress)?;
+        }
+        let went = self.write_all(record, files, to, progress)?;
+        self.end_goto(record.uid, to).map(|()| went)
+    }
+
+    fn begin_goto(&self, targets: &[Target<'_>], progress: &Progress) -> Result<GotoRecord> {
+        let uid = self.new_uid();
+        let mut writer = Writer::new(self, SessionKind::Writer, Purse::Free)?;
+        let begun = self.begin_with(&mut writer, uid, targets, progress);
+        if begun.is_err() {
+            writer.abandon()?;
+        }
+        begun
+    }
+
+    fn begin_with(
+        &self,
+        writer: &mut Writer<'_>,
+        uid: Uid,
+        targets: &[Target<'_>],
+        progress: &Progress,
+    ) -> Result<GotoRecord> {
+        let mut tries = 0;
+        loop {
+            let catalog = self.catalog();
+            let mut inputs = Vec::with_capacity(targets.len());
+            for t in targets {
+                let parent = t.parent.filter(|p| catalog.reachable(&p.root));
+                inputs.push(Input { file: t.file, size: t.file.len()?, parent, changed: None });
+            }
+            let ingested = writer.ingest(&inputs, progress)?;
+            let devices: Vec<GotoDevice> = targets
+                .iter()
+                .zip(&ingested)
+                .map(|(t, i)| GotoDevice {
+                    device: t.device,
+                    undo: i.content,
+                    undo_base: t.base,
+                    target: t.target,
+                    snapshot: t.snapshot,
+                })
+                .collect();
+            writer.flush()?;
+            writer.publish()?;
+            for (device, t) in devices.iter().zip(targets) {
+                self.check_target(device, t)?;
+            }
+            let record = GotoRecord { uid, devices };
+            match writer.finish(&mut |_| Ok(vec![Op::GotoBegin { record: record.clone() }])) {
+                Ok(_) => return Ok(record),
+                Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Everything that will be written is there, before anything is.
+    fn check_target(&self, device: &GotoDevice, t: &Target<'_>) -> Result<()> {
+        if t.fixed_size && device.undo.size != device.target.size {
+            let (has, needs) = (device.undo.size, device.target.size);
+            let why = format!("the block device has {has} bytes, the snapshot {needs}");
+            return Err(Error::invalid("going to a snapshot", why));
+        }
+        let mut hashes = Vec::new();
+        self.each_change(device.undo, device.target, &mut |_, _, child| {
+            if let Child::Hash(hash) = child {
+                hashes.push(hash);
+            }
+            if hashes.len() >= WINDOW { self.check_there(std::mem::take(&mut hashes)) } else { Ok(()) }
+        })?;
+        self.check_there(hashes)
+    }
+
+    fn check_there(&self, hashes: Vec<Hash>) -> Result<()> {
+        let set = HashSet::new(hashes);
+        let missing = self.resolver().find(&set)?.iter().filter(|p| p.is_none()).count();
+        if missing == 0 {
+            return Ok(());
+        }
+        let why = format!("{missing} clusters of the snapshot are in no live pack; no image was touched");
+        Err(Error::corrupt("going to a snapshot", why).hint("`still verify` lists all damage"))
+    }
+
+    /// Writes what differs into all images in parallel, and syncs them.
+    fn write_all(
+        &self,
+        record: &GotoRecord,
+        files: &[&dyn DiskFile],
+        to: GotoResult,
+        progress: &Progress,
+    ) -> Result<Vec<Went>> {
+        let pairs: Vec<_> = record.devices.iter().zip(files).collect();
+        let write = |(device, file): &(&GotoDevice, &&dyn DiskFile)| {
+            let (old, new) = match to {
+                GotoResult::Done => (device.undo, device.target),
+                GotoResult::Undone => (device.target, device.undo),
+            };
+            let written = self.write_changes(old, new, **file, progress)?;
+            file.sync()?;
+            Ok(Went { device: device.device, written })
+        };
+        pairs.par_iter().map(write).collect()
+    }
+
+    fn write_changes(&self, old: Content, new: Content, file: &dyn DiskFile, progress: &Progress) -> Result<u64> {
+        let size = u64::from(self.geometry().cluster_bytes);
+        if file.len()? != new.size {
+            file.set_len(new.size)?;
+        }
+        let written = AtomicU64::new(0);
+        let plain = FileSink { file, cluster_bytes: size, len: new.size };
+        let sink = CountingSink { sink: &plain, written: &written };
+        let mut wants = Vec::new();
+        let mut fetcher = self.fetcher();
+        let mut put = |wants: &mut Vec<Want>| {
+            Progress::add(&progress.bytes_total, wants.len() as u64 * size);
+            let damage = fetcher.fetch(wants, &sink, progress)?;
+            wants.clear();
+            match damage.into_iter().next() {
+                None => Ok(()),
+                Some(d) => Err(Error::corrupt("going to a snapshot", "a cluster cannot be read")
+                    .offset(d.cluster * size)
+                    .source(d.why)),
+            }
+        };
+        self.each_change(old, new, &mut |first, count, child| {
+            let (from, to) = (first * size, ((first + count) * size).min(new.size));
+            match child {
+                Child::Hole if from < to => file.punch(from, to)?,
+                Child::Zero => {
+                    write_zeros(file, from, to)?;
+                    written.fetch_add(to - from, Ordering::Relaxed);
+                }
+                Child::Hash(hash) => wants.push(Want { cluster: first, hash }),
+                Child::Hole => {}
+            }
+            if wants.len() >= WINDOW { put(&mut wants) } else { Ok(()) }
+        })?;
+        put(&mut wants)?;
+        Ok(written.into_inner())
+    }
+
+    /// Calls `f` with (first, count, child of `new`) for all that differs, in order.
+    fn each_change(
+        &self,
+        old: Content,
+        new: Content,
+        f: &mut dyn FnMut(u64, u64, Child) -> Result<()>,
+    ) -> Result<()> {
+        let size = u64::from(self.geometry().cluster_bytes);
+        let nodes = self.nodes()?;
+        let (a, b) = (old.size.div_ceil(size), new.size.div_ceil(size));
+        diff(&nodes, old.root, a, &nodes, new.root, b, &mut |c| f(c.first, c.count, c.new))
+    }
+
+    fn end_goto(&self, uid: Uid, result: GotoResult) -> Result<()> {
+        let ops = vec![Op::GotoEnd { uid, result }];
+        self.log.commit_alone(SessionKind::Writer, Purse::Reserve, &mut |_, _| Ok(ops.clone())).map(|_| ())
+    }
+
+    /// Gives every image back what it held; returns the error to report.
+    fn roll_back(&self, record: &GotoRecord, files: &[&dyn DiskFile], error: Error) -> Error {
+        // Stopping was asked of the way forward, not of the way back.
+        let undone = self
+            .write_all(record, files, GotoResult::Undone, &Progress::default())
+            .and_then(|_| self.end_goto(record.uid, GotoResult::Undone));
+        match undone {
+            Ok(()) => error,
+            Err(second) => Error::new(error.kind(), "going to a snapshot, and undoing it")
+                .detail(format!("{error}; then {second}"))
+                .source(error)
+                .hint("the devices are marked: mend the cause, then `still goto --undo` or `--finish`"),
+        }
+    }
+
+    /// Refuses where the image differs from both contents outside of their difference: somebody has written since.
+    fn check_outside(&self, device: &GotoDevice, file: &dyn DiskFile, progress: &Progress) -> Result<()> {
+        let size = u64::from(self.geometry().cluster_bytes);
+        let len = file.len()?;
+        let doing = "taking up a goto that was cut off";
+        if len != device.undo.size && len != device.target.size {
+            let why = format!("the image has {len} bytes, neither what it had nor what it was to have");
+            return Err(Error::new(ErrorKind::Busy, doing).detail(why));
+        }
+        let nodes = self.nodes()?;
+        let common = device.undo.size.min(device.target.size) / size;
+        let step = COMPARE_BYTES / size;
+        Progress::add(&progress.bytes_total, common * size);
+        (0..common.div_ceil(step)).into_par_iter().try_for_each(|task| {
+            progress.check()?;
+            let range = task * step..((task + 1) * step).min(common);
+            let mut undo = Walker::new(&nodes, device.undo.root, device.undo.size.div_ceil(size))?;
+            let mut target = Walker::new(&nodes, device.target.root, device.target.size.div_ceil(size))?;
+            let mut bytes = vec![0; size as usize];
+            for cluster in range {
+                let (a, b) = (undo.lookup(cluster)?, target.lookup(cluster)?);
+                if a != b {
+                    continue;
+                }
+                let n = file.read_at(cluster * size, &mut bytes)?;
+                bytes[n..].fill(0);
+                let same = match a {
+                    Child::Hash(hash) => Hash::of(&bytes) == hash,
+                    Child::Hole | Child::Zero => crate::ops::ingest::is_zero(&bytes),
+                };
+                if !same {
+                    let why = "the image was written since the goto was cut off";
+                    return Err(Error::new(ErrorKind::Busy, doing).offset(cluster * size).detail(why).hint(
+                        "copy the image away; then restore the snapshot with `still export` where you want it",
+                    ));
+                }
+            }
+            Progress::add(&progress.bytes_done, COMPARE_BYTES);
+            Ok(())
+        })
+    }
+}
+
+struct CountingSink<'a> {
+    sink: &'a dyn Sink,
+    written: &'a AtomicU64,
+}
+
+impl Sink for CountingSink<'_> {
+    fn put(&self, cluster: u64, bytes: &[u8]) -> Result<()> {
+        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.sink.put(cluster, bytes)
+    }
+}

@@ -1,0 +1,404 @@
+//! The writing side of an operation: packs filled, made durable in the background, published as they go, and at last the
+//! one entry that makes it all count.
+//!
+//! ORDER: a pack's bytes, then its name, then the entry that publishes it, then the index. The session is opened before
+//! its first pack is put; an operation that stores nothing has no session and is one entry in all.
+
+use super::decide::{Encoder, Frame};
+use crate::catalog::{Catalog, Invalid};
+use crate::codec::{EncodedFrame, FrameCodec, encode_frame};
+use crate::content::nodes::Nodes;
+use crate::content::tables::Tables;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::entry::{Op, PackKind, PackRecord, SessionKind};
+use crate::format::envelope::{self, EnvelopeKind};
+use crate::format::snapshot::SnapshotRecord;
+use crate::geometry::{Compression, Geometry};
+use crate::id::{Hash, PackName, Sequence};
+use crate::index::keeper::Keeper;
+use crate::index::{Places, key_of};
+use crate::log::{Durability, Session, invalid};
+use crate::object::{Objects, Purse, Put};
+use crate::pack::writer::{PackBuilder, SealedPack};
+use crate::store::Store;
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Packs on their way to the disk at a time; each costs its size in memory.
+const FLIGHTS_MAX: usize = 1;
+/// Durable packs before they are published, so that others find their clusters and a crash loses little.
+const PUBLISH_EVERY: usize = 8;
+/// Bytes of manifest nodes in a frame.
+pub(crate) const NODE_FRAME_BYTES: usize = 64 << 10;
+
+/// Adds to a store; see the module.
+pub struct Writer<'a> {
+    store: &'a Store,
+    purse: Purse,
+    kind: SessionKind,
+    session: Option<Session>,
+    packs_begun: u32,
+    clusters: Option<PackBuilder>,
+    nodes_pack: Option<PackBuilder>,
+    nodes_frame: Vec<(Hash, Vec<u8>)>,
+    nodes_frame_bytes: usize,
+    flights: VecDeque<JoinHandle<Result<Landed>>>,
+    landed: Vec<Landed>,
+    /// Hashes that this writer has stored and not yet published.
+    fresh: HashSet<Hash>,
+    rely_packs: BTreeSet<PackName>,
+    rely_roots: BTreeSet<Hash>,
+    tables: Tables,
+    nodes: Arc<Nodes>,
+    codec: FrameCodec,
+}
+
+/// A durable pack that is not published yet.
+struct Landed {
+    name: PackName,
+    record: PackRecord,
+    entries: Vec<(Hash, u32)>,
+}
+
+impl<'a> Writer<'a> {
+    /// Nothing is written, and no session opened, before there is something to store.
+    pub fn new(store: &'a Store, kind: SessionKind, purse: Purse) -> Result<Self> {
+        let catalog = store.log.refresh()?;
+        let nodes = Nodes::new(store.objects.clone(), &catalog, store.geometry().cluster_bytes)?;
+        Ok(Self {
+            store,
+            purse,
+            kind,
+            session: None,
+            packs_begun: 0,
+            clusters: None,
+            nodes_pack: None,
+            nodes_frame: Vec::new(),
+            nodes_frame_bytes: 0,
+            flights: VecDeque::new(),
+            landed: Vec::new(),
+            fresh: HashSet::new(),
+            rely_packs: BTreeSet::new(),
+            rely_roots: BTreeSet::new(),
+            tables: Tables::new(store.objects.clone(), catalog),
+            nodes: Arc::new(nodes),
+            codec: FrameCodec::new(store.geometry().compression),
+        })
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.store.geometry()
+    }
+
+    /// Reads manifest nodes of live packs.
+    pub fn nodes(&self) -> Arc<Nodes> {
+        self.nodes.clone()
+    }
+
+    pub(super) fn random(&self) -> [u8; 16] {
+        self.store.world.random()
+    }
+
+    pub(super) fn index(&self) -> &'a Keeper {
+        &self.store.keeper
+    }
+
+    /// Opens the index and brings it in step with the packs live now.
+    pub(super) fn open_index(&self) -> Result<()> {
+        self.store.index_packs(&self.store.log.current()).map(|_| ())
+    }
+
+    pub(super) fn encoder(&self) -> Encoder<'_> {
+        Encoder { geometry: self.geometry(), codec: &self.codec }
+    }
+
+    /// Clusters of this root are taken over without looking them up.
+    pub(super) fn rely_on_root(&mut self, root: Option<Hash>) {
+        self.rely_roots.extend(root);
+    }
+
+    /// Whether the hash is in a pack of this writer, or in a live one whose own table lists it. Marks it as stored, as
+    /// the caller will now do so.
+    pub(super) fn is_stored(&mut self, hash: &Hash, hints: &Places) -> Result<bool> {
+        if self.fresh.contains(hash) {
+            return Ok(true);
+        }
+        if let Some(name) = self.tables.prove(hash, hints.iter())? {
+            self.rely_packs.insert(name);
+            return Ok(true);
+        }
+        self.fresh.insert(*hash);
+        Ok(false)
+    }
+
+    /// Appends a frame of clusters.
+    pub(super) fn store_frame(&mut self, frame: Frame) -> Result<()> {
+        self.push(PackKind::Clusters, &frame.encoded, &frame.hashes)?;
+        self.codec.recycle(frame.encoded.bytes);
+        Ok(())
+    }
+
+    /// Appends a frame of clusters as it stands in another pack, or encoded anew.
+    pub fn store_encoded(&mut self, kind: PackKind, frame: &EncodedFrame, hashes: &[Hash]) -> Result<()> {
+        self.push(kind, frame, hashes)
+    }
+
+    /// Stores a manifest node unless a live pack, or this writer, holds it. That it is there proves nothing about what
+    /// lies below it: the caller has seen to that.
+    pub fn store_node(&mut self, hash: Hash, bytes: Vec<u8>) -> Result<()> {
+        if self.fresh.contains(&hash) {
+            return Ok(());
+        }
+        if let Some(name) = self.nodes.holder(&hash) {
+            self.rely_packs.insert(name);
+            return Ok(());
+        }
+        self.fresh.insert(hash);
+        self.nodes_frame_bytes += bytes.len();
+        self.nodes_frame.push((hash, bytes));
+        if self.nodes_frame_bytes >= NODE_FRAME_BYTES { self.end_nodes_frame() } else { Ok(()) }
+    }
+
+    fn end_nodes_frame(&mut self) -> Result<()> {
+        let nodes = std::mem::take(&mut self.nodes_frame);
+        self.nodes_frame_bytes = 0;
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let items: Vec<&[u8]> = nodes.iter().map(|(_, b)| b.as_slice()).collect();
+        let hashes: Vec<Hash> = nodes.iter().map(|(h, _)| *h).collect();
+        // Nodes are hashes for the most part: the default level finds all there is to find.
+        let how = match self.geometry().compression {
+            Compression::None => Compression::None,
+            Compression::Zstd(_) => Compression::Zstd(3),
+        };
+        let frame = encode_frame(PackKind::Nodes, &items, how);
+        self.push(PackKind::Nodes, &frame, &hashes)
+    }
+
+    fn push(&mut self, kind: PackKind, frame: &EncodedFrame, hashes: &[Hash]) -> Result<()> {
+        if self.slot(kind).as_ref().is_some_and(|pack| !pack.room_for(frame)) {
+            self.seal(kind)?;
+        }
+        if self.slot(kind).is_none() {
+            let name = self.next_name()?;
+            let cluster_bytes = self.geometry().cluster_bytes;
+            *self.slot(kind) = Some(PackBuilder::new(self.store.id(), name, kind, cluster_bytes));
+        }
+        if let Some(pack) = self.slot(kind) {
+            pack.push(frame, hashes);
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, kind: PackKind) -> &mut Option<PackBuilder> {
+        match kind {
+            PackKind::Clusters => &mut self.clusters,
+            PackKind::Nodes => &mut self.nodes_pack,
+        }
+    }
+
+    fn next_name(&mut self) -> Result<PackName> {
+        if self.session.is_none() {
+            let roots = self.rely_roots.clone();
+            // Roots that are gone already are found out when the operation ends.
+            let session = self.store.log.open_session(self.kind, self.purse, &mut |catalog| {
+                let roots: Vec<Hash> = roots.iter().filter(|r| catalog.reachable(r)).copied().collect();
+                Ok(if roots.is_empty() { vec![] } else { vec![Op::Pin { packs: vec![], roots }] })
+            })?;
+            self.session = Some(session);
+        }
+        let session = self.session.as_ref().map(Session::id).ok_or_else(no_session)?;
+        let n = self.packs_begun;
+        self.packs_begun += 1;
+        Ok(PackName { session, n })
+    }
+
+    fn seal(&mut self, kind: PackKind) -> Result<()> {
+        let Some(pack) = self.slot(kind).take() else { return Ok(()) };
+        while self.flights.len() >= FLIGHTS_MAX {
+            self.land()?;
+        }
+        if self.landed.len() >= PUBLISH_EVERY {
+            self.publish()?;
+        }
+        let (objects, purse) = (self.store.objects.clone(), self.purse);
+        let flight = move || fly(&*objects, pack.seal(), purse);
+        self.flights.push_back(std::thread::spawn(flight));
+        Ok(())
+    }
+
+    fn land(&mut self) -> Result<()> {
+        let Some(flight) = self.flights.pop_front() else { return Ok(()) };
+        let landed = flight.join().map_err(|_| {
+            Error::new(ErrorKind::Poisoned, "writing a pack").detail("the writing thread panicked")
+        })??;
+        self.landed.push(landed);
+        Ok(())
+    }
+
+    /// Everything stored so far is durable when this returns.
+    pub fn flush(&mut self) -> Result<()> {
+        self.end_nodes_frame()?;
+        self.seal(PackKind::Clusters)?;
+        self.seal(PackKind::Nodes)?;
+        while !self.flights.is_empty() {
+            self.land()?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the packs that are durable and indexes them, so that others find what is in them.
+    pub fn publish(&mut self) -> Result<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if self.landed.is_empty() {
+            return Ok(());
+        }
+        let packs: Vec<PackRecord> = self.landed.iter().map(|p| p.record).collect();
+        let catalog = self.store.log.commit(session, self.purse, Durability::Later, &mut |_| {
+            Ok(vec![Op::Publish { packs: packs.clone() }])
+        })?;
+        self.published(&catalog)
+    }
+
+    fn published(&mut self, catalog: &Arc<Catalog>) -> Result<()> {
+        for pack in std::mem::take(&mut self.landed) {
+            let Some(number) = catalog.pack(&pack.name).map(|p| p.number) else { continue };
+            for (hash, _) in &pack.entries {
+                self.fresh.remove(hash);
+            }
+            let mut places: Vec<_> = pack.entries.iter().map(|(h, e)| (key_of(h), *e)).collect();
+            places.sort_unstable();
+            self.store.keeper.insert_pack(number, &pack.name, &places);
+        }
+        self.tables.follow(catalog.clone());
+        self.nodes.follow(catalog)
+    }
+
+    /// Puts a copy of a snapshot's record beside the nodes, for `rescue`. Does nothing when nothing else is stored.
+    pub fn store_record(&mut self, record: &SnapshotRecord) -> Result<()> {
+        if self.session.is_none() && self.nodes_frame.is_empty() {
+            return Ok(());
+        }
+        let bytes = record_copy(record);
+        let hash = Hash::of(&bytes);
+        self.store_node(hash, bytes)
+    }
+
+    /// Commits: the rest of the packs, what was relied on, and the ops of `plan` in one entry, which is durable when this
+    /// returns. `plan` is asked again for each state that the entry is tried on.
+    ///
+    /// Fails with `Busy` when what was relied on has gone meanwhile: then `forget` and ingest again.
+    pub fn finish(&mut self, plan: &mut dyn FnMut(&Catalog) -> Result<Vec<Op>>) -> Result<Arc<Catalog>> {
+        self.flush()?;
+        let mut first = Vec::new();
+        if !self.landed.is_empty() {
+            first.push(Op::Publish { packs: self.landed.iter().map(|p| p.record).collect() });
+        }
+        if !self.rely_packs.is_empty() || !self.rely_roots.is_empty() {
+            let packs = self.rely_packs.iter().copied().collect();
+            first.push(Op::Rely { packs, roots: self.rely_roots.iter().copied().collect() });
+        }
+        let Some(mut session) = self.session.take() else {
+            return self.store.log.commit_alone(self.kind, self.purse, &mut |catalog, _| {
+                Ok([first.clone(), plan(catalog)?].concat())
+            });
+        };
+        let committed = self.store.log.commit(&mut session, self.purse, Durability::Now, &mut |catalog| {
+            Ok([first.clone(), plan(catalog)?, vec![Op::Close]].concat())
+        });
+        match committed {
+            Ok(catalog) => {
+                self.store.log.ended(session);
+                self.published(&catalog)?;
+                Ok(catalog)
+            }
+            Err(e) => {
+                self.session = Some(session);
+                Err(e)
+            }
+        }
+    }
+
+    /// What this writer last saw.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.store.log.current()
+    }
+
+    /// Replaces packs: what was stored since the last time becomes live, `dropped` stop to be, in one durable entry.
+    pub fn compact(&mut self, base: Sequence, dropped: &[PackName], kept: Vec<PackName>) -> Result<()> {
+        self.flush()?;
+        let new = self.landed.iter().map(|p| p.record).collect();
+        let op = Op::Compact { base, new, dropped: dropped.to_vec(), kept };
+        let Some(session) = &mut self.session else {
+            let mut plan = |_: &Catalog, _| Ok(vec![op.clone()]);
+            return self.store.log.commit_alone(self.kind, self.purse, &mut plan).map(|_| ());
+        };
+        let plan = &mut |_: &Catalog| Ok(vec![op.clone()]);
+        let catalog = self.store.log.commit(session, self.purse, Durability::Now, plan)?;
+        self.published(&catalog)
+    }
+
+    /// Ends the session without publishing what was stored since.
+    pub fn discard(mut self) -> Result<()> {
+        while !self.flights.is_empty() {
+            self.land()?;
+        }
+        match self.session.take() {
+            Some(session) => self.store.log.close(session, self.purse),
+            None => Ok(()),
+        }
+    }
+
+    /// After `finish` failed: forgets what it relied on, keeps its own packs. True if that can have been the reason.
+    pub fn forget(&mut self, error: &Error) -> Result<bool> {
+        let gone = matches!(
+            invalid(error),
+            Some(Invalid::RootNotReachable(_) | Invalid::PackNotLive(_))
+        );
+        if gone {
+            self.rely_packs.clear();
+            self.rely_roots.clear();
+            self.publish()?;
+            let catalog = self.store.log.refresh()?;
+            self.nodes.follow(&catalog)?;
+            self.tables.follow(catalog);
+        }
+        Ok(gone)
+    }
+
+    /// Gives up: publishes what is durable, so that the next try finds it, and closes the session.
+    pub fn abandon(mut self) -> Result<()> {
+        while !self.flights.is_empty() {
+            self.land()?;
+        }
+        self.publish()?;
+        match self.session.take() {
+            Some(session) => self.store.log.close(session, self.purse),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The stored copy of a record: an envelope. Its hash follows from the record, so that gc knows which copies to keep.
+pub fn record_copy(record: &SnapshotRecord) -> Vec<u8> {
+    let payload = crate::format::codec::encode(record);
+    envelope::seal(EnvelopeKind::Record, 0, Hash([0; 32]), &payload).0
+}
+
+fn no_session() -> Error {
+    Error::new(ErrorKind::Busy, "writing a pack").detail("the session has ended")
+}
+
+/// Contents durable, then the name.
+fn fly(objects: &dyn Objects, pack: SealedPack, purse: Purse) -> Result<Landed> {
+    let key = pack.name.key();
+    if objects.put_new(&key, &[&pack.bytes], purse)? == Put::Exists {
+        return Err(Error::new(ErrorKind::AlreadyExists, "writing a pack")
+            .at(objects.describe(&key))
+            .detail("a pack name was used twice"));
+    }
+    objects.sync(&format!("packs/{}", pack.name.session))?;
+    Ok(Landed { name: pack.name, record: pack.record, entries: pack.entries })
+}

@@ -1,0 +1,235 @@
+//! Disks out: a file written sparse, or a stream in disk order.
+
+use crate::content::fetch::{Damage, Fetcher, Nowhere, Sink, WINDOW, Want};
+use crate::content::nodes::Nodes;
+use crate::disk::DiskFile;
+use crate::error::{Error, Result};
+use crate::content::resolve::Resolver;
+use crate::format::entry::{Content, Op, PackKind, SessionKind};
+use crate::format::manifest::Child;
+use crate::log::Session;
+use crate::manifest::walk::{Piece, Walker};
+use crate::object::Purse;
+use crate::progress::Progress;
+use crate::store::Store;
+use std::io::Write;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes of a disk that a stream holds at a time.
+const STREAM_BYTES: u64 = 16 << 20;
+/// Zeros written at a time.
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// Takes a run of clusters that are all holes or all zeros.
+pub(crate) type Empty<'a> = &'a mut dyn FnMut(Child, Range<u64>) -> Result<()>;
+
+impl Store {
+    /// Writes the disk into an empty file: data where it had data, zeros where it had zeros, holes elsewhere. Durable when
+    /// this returns.
+    pub fn restore_file(&self, content: Content, file: &dyn DiskFile, progress: &Progress) -> Result<()> {
+        let _pin = self.pin(&[content])?;
+        file.set_len(content.size)?;
+        let size = u64::from(self.geometry().cluster_bytes);
+        let mut zero = |child: Child, r: Range<u64>| match child {
+            Child::Hole => Ok(()),
+            _ => write_zeros(file, r.start * size, (r.end * size).min(content.size)),
+        };
+        self.write_disk(content, file, &mut zero, progress)
+    }
+
+    /// Writes the disk over something of a fixed size, at least as large: holes are punched where that can be, else zeros
+    /// are written.
+    pub fn restore_over(&self, content: Content, file: &dyn DiskFile, progress: &Progress) -> Result<()> {
+        let _pin = self.pin(&[content])?;
+        let size = u64::from(self.geometry().cluster_bytes);
+        let mut zero = |child: Child, r: Range<u64>| {
+            let (from, to) = (r.start * size, (r.end * size).min(content.size));
+            if child == Child::Hole { file.punch(from, to) } else { write_zeros(file, from, to) }
+        };
+        self.write_disk(content, file, &mut zero, progress)
+    }
+
+    fn write_disk(&self, content: Content, file: &dyn DiskFile, empty: Empty<'_>, progress: &Progress) -> Result<()> {
+        let size = u64::from(self.geometry().cluster_bytes);
+        let sink = FileSink { file, cluster_bytes: size, len: content.size };
+        let damage = self.read_disk(content, &sink, empty, progress)?;
+        complain(&damage, size)?;
+        file.sync()
+    }
+
+    /// Writes the disk to a stream, holes as zeros, and flushes it.
+    pub fn restore_stream(&self, content: Content, out: &mut dyn Write, progress: &Progress) -> Result<()> {
+        let _pin = self.pin(&[content])?;
+        let size = u64::from(self.geometry().cluster_bytes);
+        let failed = |e| Error::io("writing the stream", e);
+        let nodes = self.nodes()?;
+        let mut walker = Walker::new(&nodes, content.root, content.size.div_ceil(size))?;
+        let mut fetcher = self.fetcher();
+        let (mut wants, mut from) = (Vec::new(), 0);
+        loop {
+            let (to, more) = next_wants(&mut walker, &mut wants, &mut |_, _| Ok(()))?;
+            Progress::add(&progress.bytes_total, wants.len() as u64 * size);
+            let window = fetcher.resolve(&wants)?;
+            while from < to {
+                let end = (from + STREAM_BYTES / size).min(to);
+                let bytes = ((end * size).min(content.size) - from * size) as usize;
+                let buffer = Mutex::new(vec![0; bytes]);
+                let sink = BufferSink { buffer: &buffer, first: from, cluster_bytes: size };
+                complain(&fetcher.deliver(&window, from..end, &sink, progress)?, size)?;
+                let buffer = buffer.into_inner().unwrap_or_else(PoisonError::into_inner);
+                out.write_all(&buffer).map_err(failed)?;
+                from = end;
+            }
+            if !more {
+                return out.flush().map_err(failed);
+            }
+        }
+    }
+
+    /// Reads and verifies all clusters of a disk, and delivers nothing.
+    pub fn check_disk(&self, content: Content, progress: &Progress) -> Result<Vec<Damage>> {
+        self.read_disk(content, &Nowhere, &mut |_, _| Ok(()), progress)
+    }
+
+    /// Delivers every cluster of a disk to `sink`, and runs of holes and zeros to `empty`.
+    pub(crate) fn read_disk(
+        &self,
+        content: Content,
+        sink: &dyn Sink,
+        empty: Empty<'_>,
+        progress: &Progress,
+    ) -> Result<Vec<Damage>> {
+        let size = u64::from(self.geometry().cluster_bytes);
+        let nodes = self.nodes()?;
+        let mut walker = Walker::new(&nodes, content.root, content.size.div_ceil(size))?;
+        let mut fetcher = self.fetcher();
+        let (mut wants, mut damage) = (Vec::new(), Vec::new());
+        loop {
+            let (_, more) = next_wants(&mut walker, &mut wants, empty)?;
+            Progress::add(&progress.bytes_total, wants.len() as u64 * size);
+            damage.extend(fetcher.fetch(&wants, sink, progress)?);
+            if !more {
+                return Ok(damage);
+            }
+        }
+    }
+
+    pub(crate) fn nodes(&self) -> Result<Nodes> {
+        Nodes::new(self.objects.clone(), &self.catalog(), self.geometry().cluster_bytes)
+    }
+
+    pub(crate) fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher::new(&*self.objects, &self.log, self.geometry().cluster_bytes)
+    }
+
+    pub(crate) fn resolver(&self) -> Resolver<'_> {
+        Resolver::new(&*self.objects, &self.catalog(), PackKind::Clusters)
+    }
+
+    /// Keeps gc from taking these roots while the result lives. Where nothing can be written there is no pin: a pack that
+    /// vanishes is then reported as such.
+    pub fn pin(&self, contents: &[Content]) -> Result<Option<Pin<'_>>> {
+        if self.is_read_only() {
+            self.refresh()?;
+            return Ok(None);
+        }
+        let roots: Vec<_> = contents.iter().map(|c| c.root).collect();
+        let session = self.log.open_session(SessionKind::Reader, Purse::Reserve, &mut |_| {
+            Ok(vec![Op::Pin { packs: vec![], roots: roots.clone() }])
+        })?;
+        Ok(Some(Pin { store: self, session: Some(session) }))
+    }
+}
+
+/// Claims roots while it lives; see `Store::pin`.
+pub struct Pin<'a> {
+    store: &'a Store,
+    session: Option<Session>,
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take()
+            && let Err(e) = self.store.log.close(session, Purse::Reserve)
+        {
+            // The claim is given back when the session is found dead; nothing is lost by it.
+            (self.store.say)(&format!("a read pin stays until the next gc: {e}"));
+        }
+    }
+}
+
+/// Fills `wants` with the next data clusters, a window at most; returns the first cluster not looked at and whether any
+/// is left.
+fn next_wants(
+    walker: &mut Walker<'_>,
+    wants: &mut Vec<Want>,
+    empty: Empty<'_>,
+) -> Result<(u64, bool)> {
+    wants.clear();
+    let mut to = 0;
+    while wants.len() + 256 <= WINDOW {
+        let Some(piece) = walker.next().transpose()? else { return Ok((to, false)) };
+        to = piece.end();
+        match piece {
+            Piece::Uniform { first, count, child } => empty(child, first..first + count)?,
+            Piece::Leaf { first, node, count } => {
+                for (i, cluster) in (first..first + count).enumerate() {
+                    match node.child(i) {
+                        Child::Hash(hash) => wants.push(Want { cluster, hash }),
+                        uniform => empty(uniform, cluster..cluster + 1)?,
+                    }
+                }
+            }
+        }
+    }
+    Ok((to, true))
+}
+
+/// The first damage as an error that names how much there is.
+fn complain(damage: &[Damage], cluster_bytes: u64) -> Result<()> {
+    let Some(first) = damage.first() else { return Ok(()) };
+    let why = format!("{} clusters cannot be read, the first at byte {}", damage.len(), first.cluster * cluster_bytes);
+    let hint = "`still verify` lists all damage; `still rescue` saves what is readable";
+    Err(Error::corrupt("reading the disk", why).source(first.why.clone()).hint(hint))
+}
+
+/// Writes clusters to their places; what is past the end of the disk is cut off.
+pub(crate) struct FileSink<'a> {
+    pub file: &'a dyn DiskFile,
+    pub cluster_bytes: u64,
+    pub len: u64,
+}
+
+impl Sink for FileSink<'_> {
+    fn put(&self, cluster: u64, bytes: &[u8]) -> Result<()> {
+        let offset = cluster * self.cluster_bytes;
+        let there = (self.len - offset).min(bytes.len() as u64) as usize;
+        self.file.write_at(offset, &bytes[..there])
+    }
+}
+
+struct BufferSink<'a> {
+    buffer: &'a Mutex<Vec<u8>>,
+    first: u64,
+    cluster_bytes: u64,
+}
+
+impl Sink for BufferSink<'_> {
+    fn put(&self, cluster: u64, bytes: &[u8]) -> Result<()> {
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = ((cluster - self.first) * self.cluster_bytes) as usize;
+        let there = bytes.len().min(buffer.len() - from);
+        buffer[from..from + there].copy_from_slice(&bytes[..there]);
+        Ok(())
+    }
+}
+
+pub(crate) fn write_zeros(file: &dyn DiskFile, mut from: u64, to: u64) -> Result<()> {
+    while from < to {
+        let step = (to - from).min(ZEROS.len() as u64);
+        file.write_at(from, &ZEROS[..step as usize])?;
+        from += step;
+    }
+    Ok(())
+}

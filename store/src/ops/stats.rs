@@ -1,0 +1,108 @@
+//! How big it all is, and what a set of snapshots alone holds.
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::format::manifest::Child;
+use crate::id::Uid;
+use crate::manifest::walk::{Piece, Walker};
+use crate::ops::gc::total_bytes;
+use crate::progress::Progress;
+use crate::store::Store;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A store as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Devices.
+    pub devices: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Sizes of all disks in all snapshots.
+    pub disk_bytes: u64,
+    /// Data of all snapshots, each counted alone: neither holes nor zeros.
+    pub data_bytes: u64,
+    /// Live packs.
+    pub packs: u64,
+    /// Their bytes: what is stored.
+    pub stored_bytes: u64,
+    /// Entries of their tables: clusters and nodes.
+    pub entries: u64,
+    /// Bytes of log and checkpoints that are kept.
+    pub log_bytes: u64,
+}
+
+/// What a set of snapshots alone holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Bytes that `gc --all` would free if they were deleted now, what it would free anyway included.
+    pub would_free: u64,
+    /// Bytes that `gc --all` would free anyway.
+    pub garbage: u64,
+}
+
+impl Store {
+    /// Counts everything.
+    pub fn totals(&self, progress: &Progress) -> Result<Totals> {
+        let catalog = self.refresh()?;
+        let mut totals = Totals {
+            devices: catalog.devices().count() as u64,
+            stored_bytes: total_bytes(&catalog),
+            packs: catalog.packs().count() as u64,
+            entries: catalog.packs().map(|p| u64::from(p.record.entries)).sum(),
+            log_bytes: self.log_bytes()?,
+            ..Totals::default()
+        };
+        for snapshot in catalog.snapshots() {
+            totals.snapshots += 1;
+            totals.disk_bytes += snapshot.record.content.size;
+        }
+        totals.data_bytes = self.data_bytes(&catalog, progress)?;
+        Ok(totals)
+    }
+
+    /// See `Held`. Exact: what is live would be copied by the code that gc copies it with.
+    pub fn held_by(&self, snapshots: &BTreeSet<Uid>, progress: &Progress) -> Result<Held> {
+        let now = total_bytes(&*self.refresh()?);
+        let anyway = self.bytes_without(&|_| false, progress)?;
+        let without = self.bytes_without(&|uid| snapshots.contains(uid), progress)?;
+        Ok(Held { would_free: now.saturating_sub(without), garbage: now.saturating_sub(anyway) })
+    }
+
+    fn log_bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        for folder in ["log", "checkpoint"] {
+            for name in self.objects.list_after(folder, "")? {
+                bytes += self.objects.size(&format!("{folder}/{name}")).unwrap_or(0);
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn data_bytes(&self, catalog: &Catalog, progress: &Progress) -> Result<u64> {
+        let size = u64::from(self.geometry().cluster_bytes);
+        let nodes = self.nodes()?;
+        let mut known: BTreeMap<crate::id::Hash, u64> = BTreeMap::new();
+        let mut total = 0;
+        for snapshot in catalog.snapshots() {
+            progress.check()?;
+            let content = snapshot.record.content;
+            let clusters = match known.get(&content.root) {
+                Some(clusters) => *clusters,
+                None => {
+                    let walker = Walker::new(&nodes, content.root, content.size.div_ceil(size))?;
+                    let mut clusters = 0;
+                    for piece in walker {
+                        if let Piece::Leaf { node, count, .. } = piece? {
+                            let data = |i: &u64| matches!(node.child(*i as usize), Child::Hash(_));
+                            clusters += (0..count).filter(data).count() as u64;
+                        }
+                    }
+                    known.insert(content.root, clusters);
+                    clusters
+                }
+            };
+            total += clusters * size;
+        }
+        Ok(total)
+    }
+}
