@@ -24,7 +24,10 @@ pub(super) fn number_of(key: &Key) -> u16 {
 /// Records of a bucket.
 pub(super) fn len(bucket: &[u8]) -> Result<usize> {
     if !bucket.len().is_multiple_of(RECORD) {
-        return Err(Error::corrupt("reading the index", "a bucket has an odd length"));
+        return Err(Error::corrupt(
+            "reading the index",
+            "a bucket has an odd length",
+        ));
     }
     Ok(bucket.len() / RECORD)
 }
@@ -143,14 +146,21 @@ mod tests {
     }
 
     fn at(pack: u32, entry: u32) -> Place {
-        Place { pack: PackNumber(pack), entry }
+        Place {
+            pack: PackNumber(pack),
+            entry,
+        }
     }
 
     #[test]
     fn a_fifth_place_pushes_the_oldest_out() {
         let fresh: Vec<_> = (1..=5).map(|n| (key(1), at(n, n))).collect();
         let bucket = merge(&[], &fresh, |_| true).unwrap();
-        let found: Vec<_> = find(&bucket, &key(1)).unwrap().iter().map(|p| p.pack.0).collect();
+        let found: Vec<_> = find(&bucket, &key(1))
+            .unwrap()
+            .iter()
+            .map(|p| p.pack.0)
+            .collect();
         assert_eq!(found, [2, 3, 4, 5]);
     }
 

@@ -24,7 +24,10 @@ pub(super) struct Filter {
 impl Layer {
     fn new(capacity: usize) -> Self {
         let blocks = (capacity * BITS_PER_KEY).div_ceil(BLOCK * 64);
-        Self { words: vec![0; blocks * BLOCK], free: capacity }
+        Self {
+            words: vec![0; blocks * BLOCK],
+            free: capacity,
+        }
     }
 
     fn block(&self, key: &Key) -> usize {
@@ -58,7 +61,10 @@ impl Filter {
     /// An empty filter for about so many keys; more are fine.
     pub(super) fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1 << 16);
-        Self { layers: vec![Layer::new(capacity)], capacity }
+        Self {
+            layers: vec![Layer::new(capacity)],
+            capacity,
+        }
     }
 
     /// False: `insert` was never called with this key.
@@ -97,7 +103,12 @@ mod tests {
         let held = 3 << 16;
         (0..held).for_each(|n| filter.insert(&key(n)));
         assert!((0..held).all(|n| filter.may_hold(&key(n))));
-        let passed = (held..held * 2).filter(|n| filter.may_hold(&key(*n))).count();
-        assert!(passed < held as usize / 20, "{passed} of {held} absent keys passed");
+        let passed = (held..held * 2)
+            .filter(|n| filter.may_hold(&key(*n)))
+            .count();
+        assert!(
+            passed < held as usize / 20,
+            "{passed} of {held} absent keys passed"
+        );
     }
 }

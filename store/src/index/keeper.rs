@@ -64,7 +64,9 @@ enum State {
 
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper").field("open", &self.is_open()).finish_non_exhaustive()
+        f.debug_struct("Keeper")
+            .field("open", &self.is_open())
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,7 +75,14 @@ impl Keeper {
     pub fn new(home: Arc<dyn IndexHome>, say: Say) -> Self {
         let count = AtomicU64::default;
         let state = RwLock::new(State::Closed);
-        Self { home, say, state, lookups: count(), found: count(), failures: count() }
+        Self {
+            home,
+            say,
+            state,
+            lookups: count(),
+            found: count(),
+            failures: count(),
+        }
     }
 
     /// Whether there is an index.
@@ -113,7 +122,9 @@ impl Keeper {
     fn lookup_each(&self, keys: &[Key], mut each: impl FnMut(Places)) {
         let failed = {
             let state = self.state();
-            let State::Open { index, filled } = &*state else { return };
+            let State::Open { index, filled } = &*state else {
+                return;
+            };
             if !filled.load(Relaxed) {
                 return;
             }
@@ -140,7 +151,9 @@ impl Keeper {
         loop {
             let mut state = self.state_mut();
             self.open(&mut state);
-            let State::Open { index, filled } = &*state else { return Ok(CatchUp::default()) };
+            let State::Open { index, filled } = &*state else {
+                return Ok(CatchUp::default());
+            };
             // Also when it fails half way: what is in may be found.
             filled.store(!live.is_empty(), Relaxed);
             match follow(&**index, live, read) {
@@ -174,7 +187,9 @@ impl Keeper {
     fn change(&self, call: impl FnOnce(&dyn ClusterIndex) -> Result<()>) {
         let failed = {
             let state = self.state();
-            let State::Open { index, filled } = &*state else { return };
+            let State::Open { index, filled } = &*state else {
+                return;
+            };
             filled.store(true, Relaxed);
             fenced(|| call(&**index)).err()
         };
@@ -189,7 +204,8 @@ impl Keeper {
         self.home.clear()?;
         let done = self.catch_up(live, read)?;
         if !self.is_open() {
-            let why = "no index can be opened: all slots are in use, or the folder cannot be written";
+            let why =
+                "no index can be opened: all slots are in use, or the folder cannot be written";
             return Err(Error::new(ErrorKind::Busy, "rebuilding the index").detail(why));
         }
         Ok(done)
@@ -212,7 +228,10 @@ impl Keeper {
                 if let Some(why) = why {
                     (self.say)(&why);
                 }
-                State::Open { index, filled: AtomicBool::new(false) }
+                State::Open {
+                    index,
+                    filled: AtomicBool::new(false),
+                }
             }
             Ok(None) => State::Without,
             Err(e) => {
@@ -230,9 +249,18 @@ impl Keeper {
             return;
         }
         let again = self.failures.fetch_add(1, Relaxed) == 0;
-        let failed = std::mem::replace(&mut *state, if again { State::Closed } else { State::Without });
-        let then = if again { "it will be made anew" } else { "going on without" };
-        (self.say)(&format!("the index failed and is thrown away, {then} ({why})"));
+        let failed = std::mem::replace(
+            &mut *state,
+            if again { State::Closed } else { State::Without },
+        );
+        let then = if again {
+            "it will be made anew"
+        } else {
+            "going on without"
+        };
+        (self.say)(&format!(
+            "the index failed and is thrown away, {then} ({why})"
+        ));
         // Still under the lock: nobody opens it before it is gone.
         let gone = fenced(|| {
             drop(failed);
@@ -247,7 +275,10 @@ impl Keeper {
 /// Runs `call`; a panic is an error.
 fn fenced<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        Err(Error::corrupt("asking the index", format!("it panicked: {}", super::words(&*panic))))
+        Err(Error::corrupt(
+            "asking the index",
+            format!("it panicked: {}", super::words(&*panic)),
+        ))
     })
 }
 
@@ -269,11 +300,17 @@ fn follow(
         Ok(())
     })?;
     let wanted: BTreeSet<(PackNumber, PackName)> = live.iter().copied().collect();
-    for (number, _) in known.iter().filter(|(number, name)| !wanted.contains(&(**number, **name))) {
+    for (number, _) in known
+        .iter()
+        .filter(|(number, name)| !wanted.contains(&(**number, **name)))
+    {
         ask(&mut || index.forget_pack(*number))?;
         done.forgotten += 1;
     }
-    for (number, name) in live.iter().filter(|(number, name)| known.get(number) != Some(name)) {
+    for (number, name) in live
+        .iter()
+        .filter(|(number, name)| known.get(number) != Some(name))
+    {
         let mut places = match read(name) {
             Ok(places) => places,
             // What it alone lists is stored again when it is met; `verify` tells of the damage.

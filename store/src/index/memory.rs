@@ -70,13 +70,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl MemoryHome {
     /// Empty slots.
     pub fn new(store: Uid) -> Self {
-        Self { store, shared: Arc::default() }
+        Self {
+            store,
+            shared: Arc::default(),
+        }
     }
 
     /// The same slots, opened for another store.
     #[must_use]
     pub fn of_store(&self, store: Uid) -> Self {
-        Self { store, shared: Arc::clone(&self.shared) }
+        Self {
+            store,
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// A copy of what is held now, on its own: for rolling back.
@@ -105,10 +111,18 @@ impl MemoryHome {
 
 impl IndexHome for MemoryHome {
     fn open(&self) -> Result<Option<Opened>> {
-        let Some(slot) = self.shared.slots.iter().position(|s| !s.taken.swap(true, SeqCst)) else {
+        let Some(slot) = self
+            .shared
+            .slots
+            .iter()
+            .position(|s| !s.taken.swap(true, SeqCst))
+        else {
             return Ok(None);
         };
-        let index = MemoryIndex { shared: Arc::clone(&self.shared), slot };
+        let index = MemoryIndex {
+            shared: Arc::clone(&self.shared),
+            slot,
+        };
         let mut contents = index.contents();
         let other = contents.store.is_some_and(|found| found != self.store);
         if other {
@@ -166,13 +180,19 @@ impl ClusterIndex for MemoryIndex {
             Fault::WrongPlaces => {
                 let mut wrong = Places::default();
                 for (at, pack) in contents.packs.keys().take(2).enumerate() {
-                    wrong.add(Place { pack: *pack, entry: at as u32 * 977 + u32::from(key[0]) });
+                    wrong.add(Place {
+                        pack: *pack,
+                        entry: at as u32 * 977 + u32::from(key[0]),
+                    });
                 }
                 Ok(wrong)
             }
             Fault::StalePlaces => {
                 let mut stale = Places::default();
-                stale.add(Place { pack: PackNumber(u32::MAX), entry: 0 });
+                stale.add(Place {
+                    pack: PackNumber(u32::MAX),
+                    entry: 0,
+                });
                 Ok(stale)
             }
             Fault::Forget | Fault::Empty => Ok(Places::default()),
@@ -190,7 +210,10 @@ impl ClusterIndex for MemoryIndex {
         let mut contents = self.contents();
         if fault != Fault::Empty {
             for (key, entry) in places {
-                let place = Place { pack: number, entry: *entry };
+                let place = Place {
+                    pack: number,
+                    entry: *entry,
+                };
                 contents.places.entry(*key).or_default().add(place);
             }
         }
@@ -200,7 +223,12 @@ impl ClusterIndex for MemoryIndex {
 
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>> {
         self.fault()?;
-        Ok(self.contents().packs.iter().map(|(number, name)| (*number, *name)).collect())
+        Ok(self
+            .contents()
+            .packs
+            .iter()
+            .map(|(number, name)| (*number, *name))
+            .collect())
     }
 
     fn forget_pack(&self, number: PackNumber) -> Result<()> {
@@ -218,5 +246,51 @@ impl ClusterIndex for MemoryIndex {
 
     fn flush(&self) -> Result<()> {
         self.fault().map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::conformance::{STORE, holds, insert, listed, open, suite};
+
+    #[test]
+    fn memory_does_what_every_index_does() {
+        suite(&|| {
+            let home = MemoryHome::new(STORE);
+            Box::new(move |store| Box::new(home.of_store(store)))
+        });
+    }
+
+    #[test]
+    fn faults_show() {
+        let home = MemoryHome::new(STORE);
+        let (index, _) = open(&home);
+        insert(&*index, 1);
+        for fault in [Fault::WrongPlaces, Fault::StalePlaces, Fault::Forget] {
+            home.set_fault(fault);
+            assert!(!holds(&*index, 1), "{fault:?}");
+        }
+        home.set_fault(Fault::FailAfter(2));
+        let failed = |_| index.lookup(&listed(1)[0].0).is_err();
+        assert_eq!(
+            (0..4).map(failed).collect::<Vec<_>>(),
+            [false, false, true, true]
+        );
+        home.set_fault(Fault::Empty);
+        insert(&*index, 2);
+        home.set_fault(Fault::None);
+        assert!(holds(&*index, 1) && !holds(&*index, 2));
+    }
+
+    #[test]
+    fn a_copy_rolls_back() {
+        let home = MemoryHome::new(STORE);
+        let (index, _) = open(&home);
+        insert(&*index, 1);
+        let old = home.copy();
+        insert(&*index, 2);
+        home.roll_back(&old);
+        assert!(holds(&*index, 1) && !holds(&*index, 2));
     }
 }

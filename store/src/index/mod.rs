@@ -75,7 +75,8 @@ pub trait ClusterIndex: Send + Sync {
     fn lookup(&self, key: &Key) -> Result<Places>;
     /// Adds places, sorted by key by the caller, and notes the pack as indexed in the same step. The name guards against
     /// an index of another store or of a rolled back one.
-    fn insert_pack(&self, number: PackNumber, name: &PackName, places: &[(Key, u32)]) -> Result<()>;
+    fn insert_pack(&self, number: PackNumber, name: &PackName, places: &[(Key, u32)])
+    -> Result<()>;
     /// Packs noted as indexed.
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>>;
     /// Forgets a pack: its note now, its places when they are met.
@@ -106,5 +107,11 @@ pub trait IndexHome: Send + Sync {
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no words").lines().next().unwrap_or_default().chars().take(200).collect()
+    text.unwrap_or("no words")
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect()
 }

@@ -1,7 +1,7 @@
 //! The index in a folder: new places gather in memory and are merged into buckets on sled in large sorted batches.
 //!
 //! Invariant: a pack is noted on sled only after all its places are there, so that a crash forgets packs and never
-//! claims one whose places are missing. Memory is bounded by the cache size: places that wait take a quarter of it.
+//! claims one whose places are missing. Memory is bounded by the cache size: places that wait take half as much.
 
 use super::bucket::{self, BUCKETS, ENTRY_END};
 use super::filter::Filter;
@@ -90,7 +90,9 @@ impl Waiting {
 
     fn sorted(&self) -> Vec<(Key, Place)> {
         let more = self.more.iter().copied();
-        let mut all: Vec<_> = more.chain(self.places.iter().map(|(k, p)| (*k, *p))).collect();
+        let mut all: Vec<_> = more
+            .chain(self.places.iter().map(|(k, p)| (*k, *p)))
+            .collect();
         all.sort_unstable();
         all
     }
@@ -129,12 +131,16 @@ impl SledIndex {
             (Some(_), Some(found)) if found[..] == store.0 => {}
             _ => return Err(Unfit::Store),
         }
-        let packs = pages.packs()?.iter().map(decode_note).collect::<Result<_>>()?;
+        let packs = pages
+            .packs()?
+            .iter()
+            .map(decode_note)
+            .collect::<Result<_>>()?;
         Ok(Self {
             pages,
             packs: RwLock::new(packs),
             waiting: RwLock::default(),
-            waiting_max: (cache_bytes / 4 / WAITING_BYTES).max(1024),
+            waiting_max: (cache_bytes / 2 / WAITING_BYTES).max(1024),
             filter: RwLock::new(None),
             absent: AtomicU32::new(0),
             writer: Mutex::new(()),
@@ -155,8 +161,9 @@ impl SledIndex {
             (waiting.sorted(), waiting.packs.clone())
         };
         self.pages.unseal()?;
-        let groups: Vec<&[(Key, Place)]> =
-            fresh.chunk_by(|a, b| bucket::number_of(&a.0) == bucket::number_of(&b.0)).collect();
+        let groups: Vec<&[(Key, Place)]> = fresh
+            .chunk_by(|a, b| bucket::number_of(&a.0) == bucket::number_of(&b.0))
+            .collect();
         for batch in groups.chunks(BATCH) {
             let merged: Result<Vec<_>> = batch.iter().map(|group| self.merged(group)).collect();
             self.pages.put_buckets(merged?)?;
@@ -168,7 +175,8 @@ impl SledIndex {
         for number in packs {
             let name = read(&self.packs).get(&number).copied();
             if let Some(name) = name {
-                self.pages.put_pack(number.0.to_be_bytes(), &encode_name(&name))?;
+                self.pages
+                    .put_pack(number.0.to_be_bytes(), &encode_name(&name))?;
             }
         }
         *write(&self.waiting) = Waiting::default();
@@ -180,13 +188,17 @@ impl SledIndex {
         let number = bucket::number_of(&group[0].0);
         let packs = read(&self.packs);
         let live = |p: Place| packs.contains_key(&p.pack);
-        let bytes = self.pages.bucket(number, |old| bucket::merge(old, group, live))??;
+        let bytes = self
+            .pages
+            .bucket(number, |old| bucket::merge(old, group, live))??;
         Ok((number, bytes))
     }
 
     /// Reads all keys once into a filter. Whoever finds the writer busy leaves it to a later lookup.
     fn build_filter(&self) -> Result<()> {
-        let Ok(_writer) = self.writer.try_lock() else { return Ok(()) };
+        let Ok(_writer) = self.writer.try_lock() else {
+            return Ok(());
+        };
         if read(&self.filter).is_some() {
             return Ok(());
         }
@@ -202,7 +214,10 @@ impl SledIndex {
             let add = |bytes: &[u8]| bucket::keys(number, bytes, |key| filter.insert(key));
             self.pages.bucket(number, add)??;
         }
-        read(&self.waiting).places.keys().for_each(|key| filter.insert(key));
+        read(&self.waiting)
+            .places
+            .keys()
+            .for_each(|key| filter.insert(key));
         *write(&self.filter) = Some(filter);
         Ok(())
     }
@@ -219,13 +234,22 @@ impl ClusterIndex for SledIndex {
             let waiting = read(&self.waiting);
             let first = waiting.places.get(key).copied();
             let more = match first {
-                Some(_) => waiting.more.iter().filter(|m| m.0 == *key).map(|m| m.1).collect(),
+                Some(_) => waiting
+                    .more
+                    .iter()
+                    .filter(|m| m.0 == *key)
+                    .map(|m| m.1)
+                    .collect(),
                 None => Vec::new(),
             };
             (first, more)
         };
-        let mut found = self.pages.bucket(bucket::number_of(key), |b| bucket::find(b, key))??;
-        more.into_iter().chain(waiting).for_each(|place| found.add(place));
+        let mut found = self
+            .pages
+            .bucket(bucket::number_of(key), |b| bucket::find(b, key))??;
+        more.into_iter()
+            .chain(waiting)
+            .for_each(|place| found.add(place));
         let packs = read(&self.packs);
         let any = found.retain(|p| packs.contains_key(&p.pack));
         drop(packs);
@@ -255,7 +279,13 @@ impl ClusterIndex for SledIndex {
         let full = {
             let mut waiting = write(&self.waiting);
             for (key, entry) in places {
-                waiting.add(*key, Place { pack: number, entry: *entry });
+                waiting.add(
+                    *key,
+                    Place {
+                        pack: number,
+                        entry: *entry,
+                    },
+                );
             }
             waiting.packs.push(number);
             waiting.len() >= self.waiting_max
@@ -264,7 +294,10 @@ impl ClusterIndex for SledIndex {
     }
 
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>> {
-        Ok(read(&self.packs).iter().map(|(number, name)| (*number, *name)).collect())
+        Ok(read(&self.packs)
+            .iter()
+            .map(|(number, name)| (*number, *name))
+            .collect())
     }
 
     fn forget_pack(&self, number: PackNumber) -> Result<()> {
@@ -321,6 +354,12 @@ fn decode_note((key, value): &(Vec<u8>, Vec<u8>)) -> Result<(PackNumber, PackNam
         u64::from_le_bytes(bytes)
     };
     let n = u32::from_le_bytes([value[16], value[17], value[18], value[19]]);
-    let session = SessionId { opened_at: word(0), nonce: word(8) };
-    Ok((PackNumber(u32::from_be_bytes(number)), PackName { session, n }))
+    let session = SessionId {
+        opened_at: word(0),
+        nonce: word(8),
+    };
+    Ok((
+        PackNumber(u32::from_be_bytes(number)),
+        PackName { session, n },
+    ))
 }

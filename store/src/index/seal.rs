@@ -61,7 +61,12 @@ fn mark(folder: &Path) -> io::Result<Hash> {
             for n in [data.ino(), data.size()] {
                 hasher.update(&n.to_le_bytes());
             }
-            for n in [data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()] {
+            for n in [
+                data.mtime(),
+                data.mtime_nsec(),
+                data.ctime(),
+                data.ctime_nsec(),
+            ] {
                 hasher.update(&n.to_le_bytes());
             }
             if part == "metadata" {

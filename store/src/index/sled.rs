@@ -57,8 +57,11 @@ impl Pages {
     pub(super) fn open(folder: &Path, cache_bytes: usize) -> Result<Self> {
         if folder.symlink_metadata().is_ok() {
             if !seal::holds(folder) {
-                return Err(Error::corrupt("opening the index", "it was not closed or was changed")
-                    .at(folder.display()));
+                return Err(Error::corrupt(
+                    "opening the index",
+                    "it was not closed or was changed",
+                )
+                .at(folder.display()));
             }
             seal::lift(folder).map_err(|e| Error::io("opening the index", e))?;
         }
@@ -84,7 +87,9 @@ impl Pages {
     }
 
     fn start(&self) -> Result<()> {
-        let opened = self.on_pool("opening the index", || open_at(&self.folder, self.cache_bytes));
+        let opened = self.on_pool("opening the index", || {
+            open_at(&self.folder, self.cache_bytes)
+        });
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(opened?);
         self.written.store(0, Relaxed);
         Ok(())
@@ -155,7 +160,9 @@ impl Pages {
 
     /// Removes a note.
     pub(super) fn remove_pack(&self, key: [u8; 4]) -> Result<()> {
-        self.with("writing the index", |open| lock(&open.base).packs.remove(key).map(drop))
+        self.with("writing the index", |open| {
+            lock(&open.base).packs.remove(key).map(drop)
+        })
     }
 
     /// Bytes put since the last flush.
@@ -165,7 +172,9 @@ impl Pages {
 
     /// Makes what was put durable; when more was written than the cache may hold, opens the database anew.
     pub(super) fn flush(&self) -> Result<()> {
-        self.on_open("flushing the index", |open| lock(&open.base).db.flush().map(drop))?;
+        self.on_open("flushing the index", |open| {
+            lock(&open.base).db.flush().map(drop)
+        })?;
         self.dirty.store(0, Relaxed);
         if self.written.load(Relaxed) > self.cache_bytes as u64 {
             self.stop()?;
@@ -181,8 +190,14 @@ impl Pages {
 
     /// Drops the handles; all was flushed.
     fn stop(&self) -> Result<()> {
-        self.on_open("closing the index", |open| lock(&open.base).db.flush().map(drop))?;
-        let open = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.on_open("closing the index", |open| {
+            lock(&open.base).db.flush().map(drop)
+        })?;
+        let open = self
+            .open
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         self.on_pool("closing the index", move || {
             drop(open);
             Ok(())
@@ -216,11 +231,7 @@ impl Pages {
         result.unwrap_or_else(|| Err(self.fail(Error::corrupt(doing, "its thread died"))))
     }
 
-    fn with<R>(
-        &self,
-        doing: &'static str,
-        call: impl FnOnce(&Open) -> io::Result<R>,
-    ) -> Result<R> {
+    fn with<R>(&self, doing: &'static str, call: impl FnOnce(&Open) -> io::Result<R>) -> Result<R> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         self.fenced(doing, || match &*open {
             Some(open) => call(open),
@@ -253,7 +264,11 @@ impl Drop for Pages {
         if self.stop().is_ok() && self.seal().is_ok() {
             return;
         }
-        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let open = self
+            .open
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         // Dropping a tree flushes, and a flush after a failed one never returns.
         std::mem::forget(open);
     }
@@ -270,14 +285,26 @@ fn open_at(folder: &Path, cache_bytes: usize) -> io::Result<Open> {
     let places = db.open_tree("places")?;
     let readers = (0..READERS).map(|_| Mutex::new(places.clone())).collect();
     let (meta, packs) = (db.open_tree("meta")?, db.open_tree("packs")?);
-    Ok(Open { base: Mutex::new(Base { db, meta, packs, places }), readers })
+    Ok(Open {
+        base: Mutex::new(Base {
+            db,
+            meta,
+            packs,
+            places,
+        }),
+        readers,
+    })
 }
 
 /// True while sled's compactor has a log left to fold or a snapshot half written.
 fn compacting(folder: &Path) -> bool {
-    let Ok(entries) = folder.join("metadata").read_dir() else { return false };
-    let names: Vec<_> =
-        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let Ok(entries) = folder.join("metadata").read_dir() else {
+        return false;
+    };
+    let names: Vec<_> = entries
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
     let of = |start: &str| names.iter().filter(|n| n.starts_with(start)).count();
     of("log") > 1 || of("snapshot") > 1
 }

@@ -34,7 +34,11 @@ struct Slotted {
 impl LocalSlots {
     /// Slots in `root`, which is made when the first index is opened.
     pub fn new(root: &Path, store: Uid, cache_bytes: usize) -> Self {
-        Self { root: root.to_owned(), store, cache_bytes }
+        Self {
+            root: root.to_owned(),
+            store,
+            cache_bytes,
+        }
     }
 
     fn folder(&self, n: usize) -> PathBuf {
@@ -140,3 +144,6 @@ impl ClusterIndex for Slotted {
         self.index.flush()
     }
 }
+
+#[cfg(test)]
+mod tests;
