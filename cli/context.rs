@@ -5,6 +5,8 @@ use crate::output::progress::Line;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
+use stillpoint_api::{OpenOptions, System};
+use stillpoint_store::Result;
 use stillpoint_store::progress::Progress;
 
 /// See the module.
@@ -28,6 +30,23 @@ impl Context {
             quiet: cli.quiet,
             progress: Arc::new(Progress::default()),
         }
+    }
+
+    /// Opens the store. Lines that are no errors go to stderr.
+    pub fn open(&self) -> Result<System> {
+        let quiet = self.quiet;
+        let say = move |line: &str| {
+            if !quiet {
+                eprintln!("still: {}", crate::output::escape::escape(line));
+            }
+        };
+        System::open(
+            &self.store,
+            OpenOptions {
+                say: Arc::new(say),
+                ..OpenOptions::default()
+            },
+        )
     }
 
     /// Draws progress on stderr until the value is dropped, if somebody looks.

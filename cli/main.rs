@@ -9,6 +9,7 @@ mod output;
 mod report;
 mod signals;
 mod size;
+mod views;
 
 use arguments::Cli;
 use clap::Parser;

@@ -1,14 +1,17 @@
 //! `still create`.
 
 use crate::changed::{self, Changed};
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
 use crate::report::Created;
+use crate::views;
 use clap::Args;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Instant;
+use stillpoint_api::Create;
 use stillpoint_store::Result;
 
 /// Arguments of `create`.
@@ -42,9 +45,28 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     call(arguments, changed.as_ref(), context).map(Answer::of)
 }
 
-fn call(_arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> Result<Created> {
-    let _ = changed.map(|changed| (changed.covered_bytes, &changed.ranges));
-    not_wired(context)
+fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> Result<Created> {
+    let since = Instant::now();
+    let create = Create {
+        name: arguments.name.clone(),
+        devices: arguments.devices.clone(),
+        changed: changed.map(ranges),
+    };
+    let made = context.open()?.create(&create, &context.progress)?;
+    if made.devices.iter().any(|d| d.counts.audit_failed) && !context.quiet {
+        eprintln!("still: the change map was wrong: everything was read");
+    }
+    Ok(views::created(&made, since))
+}
+
+/// What the map says has changed, and all that it does not speak of.
+fn ranges(changed: &Changed) -> Vec<Range<u64>> {
+    let said = changed
+        .ranges
+        .iter()
+        .map(|(start, length)| *start..start + length);
+    said.chain(std::iter::once(changed.covered_bytes..u64::MAX))
+        .collect()
 }
 
 impl Report for Created {

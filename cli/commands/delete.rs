@@ -1,10 +1,9 @@
 //! `still delete`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
-use crate::report::Deleted;
+use crate::report::{Deleted, DeletedSnapshot};
 use clap::Args;
 use stillpoint_store::Result;
 
@@ -38,8 +37,20 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     .map(Answer::of)
 }
 
-fn call(_snap: &str, _devices: &[String], _dry_run: bool, context: &Context) -> Result<Deleted> {
-    not_wired(context)
+fn call(snap: &str, devices: &[String], dry_run: bool, context: &Context) -> Result<Deleted> {
+    let deleted = context
+        .open()?
+        .delete(snap, devices, dry_run, &context.progress)?;
+    let snapshot = |s: &stillpoint_api::DeletedSnapshot| DeletedSnapshot {
+        device: s.device.clone(),
+        id: s.id.clone(),
+        name: s.name.clone(),
+    };
+    Ok(Deleted {
+        dry_run,
+        snapshots: deleted.snapshots.iter().map(snapshot).collect(),
+        reclaimable_bytes: deleted.frees,
+    })
 }
 
 impl Report for Deleted {
@@ -81,7 +92,6 @@ impl Report for Deleted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::DeletedSnapshot;
 
     #[test]
     fn a_dry_run_is_told_from_the_deed() {

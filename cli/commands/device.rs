@@ -1,11 +1,12 @@
 //! `still device add`, `device list`, `device remove`.
 
-use crate::commands::{not_wired, only_raw};
+use crate::commands::only_raw;
 use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
 use crate::report::{Device, DeviceChanged, Devices};
+use crate::views;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use stillpoint_store::Result;
@@ -22,7 +23,7 @@ pub enum Verb {
     /// List the devices
     #[command(after_help = "Example:\n  still device list --json")]
     List,
-    /// Remove a device and its snapshots; the image itself is not touched
+    /// Remove a device that has no snapshots; the image itself is not touched
     Remove(RemoveArguments),
 }
 
@@ -79,16 +80,25 @@ pub fn run(verb: &Verb, context: &Context) -> Result<Answer> {
     }
 }
 
-fn add(_arguments: &AddArguments, context: &Context) -> Result<()> {
-    not_wired(context)
+fn add(arguments: &AddArguments, context: &Context) -> Result<()> {
+    let AddArguments {
+        name,
+        image,
+        format,
+        read_only,
+    } = arguments;
+    context.open()?.device_add(name, image, format, *read_only)
 }
 
 fn list(context: &Context) -> Result<Devices> {
-    not_wired(context)
+    let devices = context.open()?.devices()?;
+    Ok(Devices {
+        devices: devices.iter().map(views::device).collect(),
+    })
 }
 
-fn remove(_name: &str, context: &Context) -> Result<()> {
-    not_wired(context)
+fn remove(name: &str, context: &Context) -> Result<()> {
+    context.open()?.device_remove(name)
 }
 
 impl Report for DeviceChanged {

@@ -1,12 +1,12 @@
 //! `still diff`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
-use crate::report::Diff;
+use crate::report::{ChangedExtent, Diff};
 use clap::Args;
 use stillpoint_store::Result;
+use stillpoint_store::ops::diff::ExtentKind;
 
 /// Arguments of `diff`.
 #[derive(Debug, Args)]
@@ -29,8 +29,26 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     call(&arguments.from, &arguments.to, context).map(Answer::of)
 }
 
-fn call(_from: &str, _to: &str, context: &Context) -> Result<Diff> {
-    not_wired(context)
+fn call(from: &str, to: &str, context: &Context) -> Result<Diff> {
+    let extents = context.open()?.diff(from, to)?;
+    let changed_bytes = extents.iter().map(|e| e.length).sum();
+    let extent = |e: stillpoint_store::ops::diff::ChangedExtent| ChangedExtent {
+        start: e.start,
+        length: e.length,
+        kind: match e.kind {
+            ExtentKind::Data => "data",
+            ExtentKind::Zero => "zero",
+            ExtentKind::Hole => "hole",
+        }
+        .into(),
+    };
+    let extents = extents.into_iter().map(extent).collect();
+    Ok(Diff {
+        from: from.into(),
+        to: to.into(),
+        changed_bytes,
+        extents,
+    })
 }
 
 impl Report for Diff {

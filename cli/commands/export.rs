@@ -1,6 +1,6 @@
 //! `still export`.
 
-use crate::commands::{not_wired, only_raw};
+use crate::commands::only_raw;
 use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::{Answer, Report, units};
@@ -8,6 +8,9 @@ use crate::report::Exported;
 use clap::Args;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use stillpoint_api::Output;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Arguments of `export`.
@@ -60,12 +63,27 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     call(&arguments.target, &arguments.file, context).map(Answer::of)
 }
 
-fn call(_target: &str, _file: &Path, context: &Context) -> Result<Exported> {
-    not_wired(context)
+fn call(target: &str, file: &Path, context: &Context) -> Result<Exported> {
+    let since = Instant::now();
+    let done = context
+        .open()?
+        .export(target, Output::File(file), &context.progress)?;
+    Ok(Exported {
+        target: target.into(),
+        file: file.display().to_string(),
+        format: "raw".into(),
+        size_bytes: done.content.size,
+        written_bytes: context.progress.bytes_done.load(Ordering::Relaxed),
+        seconds: since.elapsed().as_secs_f64(),
+    })
 }
 
-fn stream(_target: &str, context: &Context) -> Result<()> {
-    not_wired(context)
+fn stream(target: &str, context: &Context) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    context
+        .open()?
+        .export(target, Output::Stream(&mut out), &context.progress)?;
+    Ok(())
 }
 
 impl Report for Exported {

@@ -1,10 +1,11 @@
 //! `still find`.
 
-use crate::commands::{list, not_wired};
+use crate::commands::list;
 use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::{Answer, Report};
 use crate::report::Found;
+use crate::views;
 use clap::Args;
 use stillpoint_store::Result;
 
@@ -24,8 +25,22 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     call(&arguments.snapshot, context).map(Answer::of)
 }
 
-fn call(_snapshot: &str, context: &Context) -> Result<Found> {
-    not_wired(context)
+fn call(snapshot: &str, context: &Context) -> Result<Found> {
+    let system = context.open()?;
+    let copies = system.find(snapshot, &[])?;
+    let has = |name: &String| copies.iter().any(|c| c.device == *name);
+    let missing_on = system
+        .devices()?
+        .into_iter()
+        .map(|d| d.name)
+        .filter(|n| !has(n))
+        .collect();
+    let snapshot = snapshot.into();
+    Ok(Found {
+        snapshot,
+        copies: copies.iter().map(views::snapshot).collect(),
+        missing_on,
+    })
 }
 
 impl Report for Found {

@@ -1,11 +1,12 @@
 //! `still gc`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::output::{Answer, Report, units};
 use crate::report::Collected;
 use clap::Args;
+use std::time::Instant;
 use stillpoint_store::Result;
+use stillpoint_store::ops::gc::Options;
 
 /// Arguments of `gc`.
 #[derive(Debug, Clone, Copy, Args)]
@@ -29,8 +30,23 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<Answer> {
     call(arguments.all, arguments.dry_run, context).map(Answer::of)
 }
 
-fn call(_all: bool, _dry_run: bool, context: &Context) -> Result<Collected> {
-    not_wired(context)
+fn call(all: bool, dry_run: bool, context: &Context) -> Result<Collected> {
+    let since = Instant::now();
+    let done = context
+        .open()?
+        .store()
+        .gc(Options { all, dry_run }, &context.progress)?;
+    Ok(Collected {
+        dry_run,
+        packs_dropped: done.dead_packs + done.orphans,
+        packs_rewritten: done.rewritten_packs,
+        copied_bytes: done.bytes_copied,
+        freed_bytes: done.bytes_before.saturating_sub(done.bytes_after) + done.orphan_bytes,
+        dead_bytes: done.bytes_dead,
+        pinned_bytes: done.bytes_spared,
+        stored_bytes: done.bytes_after,
+        seconds: since.elapsed().as_secs_f64(),
+    })
 }
 
 impl Report for Collected {

@@ -1,13 +1,15 @@
 //! `still goto`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
-use crate::report::Gone;
+use crate::report::{Gone, GoneDevice};
 use clap::Args;
+use std::time::Instant;
+use stillpoint_api::{GotoReport, WentDevice};
 use stillpoint_store::Result;
+use stillpoint_store::format::entry::GotoResult;
 
 /// Arguments of `goto`.
 #[derive(Debug, Args)]
@@ -45,16 +47,41 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     gone.map(Answer::of)
 }
 
-fn go(_snapshot: &str, _devices: &[String], context: &Context) -> Result<Gone> {
-    not_wired(context)
+fn go(snapshot: &str, devices: &[String], context: &Context) -> Result<Gone> {
+    let since = Instant::now();
+    let went = context.open()?.goto(snapshot, devices, &context.progress)?;
+    Ok(gone("went", Some(snapshot), &went, since))
 }
 
 fn finish(context: &Context) -> Result<Gone> {
-    not_wired(context)
+    let since = Instant::now();
+    let went = context
+        .open()?
+        .goto_resume(GotoResult::Done, &context.progress)?;
+    Ok(gone("finished", None, &went, since))
 }
 
 fn undo(context: &Context) -> Result<Gone> {
-    not_wired(context)
+    let since = Instant::now();
+    let went = context
+        .open()?
+        .goto_resume(GotoResult::Undone, &context.progress)?;
+    Ok(gone("undone", None, &went, since))
+}
+
+fn gone(action: &'static str, snapshot: Option<&str>, went: &GotoReport, since: Instant) -> Gone {
+    let device = |w: &WentDevice| GoneDevice {
+        device: w.device.clone(),
+        size_bytes: w.size,
+        read_bytes: w.read,
+        written_bytes: w.written,
+    };
+    Gone {
+        action,
+        snapshot: snapshot.map(Into::into),
+        devices: went.devices.iter().map(device).collect(),
+        seconds: since.elapsed().as_secs_f64(),
+    }
 }
 
 impl Report for Gone {
@@ -91,7 +118,6 @@ impl Report for Gone {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::GoneDevice;
 
     #[test]
     fn it_says_how_little_was_written() {

@@ -1,11 +1,14 @@
 //! `still import`.
 
-use crate::commands::{not_wired, only_raw};
+use crate::commands::only_raw;
 use crate::context::Context;
 use crate::output::Answer;
 use crate::report::Created;
+use crate::views;
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Instant;
+use stillpoint_api::Import;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Arguments of `import`.
@@ -51,6 +54,12 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
 }
 
 fn call(arguments: &Arguments, context: &Context) -> Result<Created> {
-    let _ = (&arguments.device, &arguments.name);
-    not_wired(context)
+    let since = Instant::now();
+    let import = Import {
+        image: &arguments.image,
+        device: &arguments.device,
+        name: arguments.name.as_deref(),
+    };
+    let made = context.open()?.import(&import, &context.progress)?;
+    Ok(views::created(&made, since))
 }

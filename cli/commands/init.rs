@@ -1,12 +1,11 @@
 //! `still init`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::output::{Answer, Report, units};
 use crate::report::Initialised;
 use crate::size;
 use clap::Args;
-use std::path::Path;
+use stillpoint_api::System;
 use stillpoint_store::Result;
 use stillpoint_store::geometry::{Compression, Geometry};
 
@@ -32,17 +31,13 @@ pub struct Arguments {
 /// Makes the store.
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let geometry = arguments.geometry().check()?;
-    call(&context.store, geometry, context)?;
+    System::init(&context.store, geometry)?;
     Ok(Answer::of(Initialised {
         store: context.store.display().to_string(),
         cluster_bytes: geometry.cluster_bytes,
         frame_bytes: geometry.frame_bytes,
         compression: compression_name(geometry.compression),
     }))
-}
-
-fn call(_store: &Path, _geometry: Geometry, context: &Context) -> Result<()> {
-    not_wired(context)
 }
 
 impl Arguments {

@@ -1,10 +1,10 @@
 //! `still list`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, time, units};
 use crate::report::{Snapshot, Snapshots};
+use crate::views;
 use clap::Args;
 use stillpoint_store::Result;
 
@@ -24,8 +24,11 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     call(arguments.device.as_deref(), context).map(Answer::of)
 }
 
-fn call(_device: Option<&str>, context: &Context) -> Result<Snapshots> {
-    not_wired(context)
+fn call(device: Option<&str>, context: &Context) -> Result<Snapshots> {
+    let snapshots = context.open()?.list(device)?;
+    Ok(Snapshots {
+        snapshots: snapshots.iter().map(views::snapshot).collect(),
+    })
 }
 
 impl Report for Snapshots {

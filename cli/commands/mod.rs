@@ -50,14 +50,6 @@ pub fn run(command: Command, context: &Context) -> Result<Answer> {
     }
 }
 
-/// Stands where the engine will be called.
-fn not_wired<T>(context: &Context) -> Result<T> {
-    context.progress.check()?;
-    Err(Error::new(ErrorKind::Unsupported, "opening the store")
-        .at(context.store.display())
-        .detail("this build has no engine yet"))
-}
-
 /// Refuses formats that this version has no code for.
 fn only_raw(doing: &'static str, format: &str) -> Result<()> {
     if format == "raw" {

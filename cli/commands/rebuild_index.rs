@@ -1,10 +1,10 @@
 //! `still rebuild-index`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::output::{Answer, Report, units};
 use crate::report::Rebuilt;
 use clap::Args;
+use std::time::Instant;
 use stillpoint_store::Result;
 
 /// Arguments of `rebuild-index`.
@@ -23,7 +23,14 @@ pub fn run(_arguments: Arguments, context: &Context) -> Result<Answer> {
 }
 
 fn call(context: &Context) -> Result<Rebuilt> {
-    not_wired(context)
+    let since = Instant::now();
+    let done = context.open()?.store().rebuild_index()?;
+    let seconds = since.elapsed().as_secs_f64();
+    Ok(Rebuilt {
+        packs: done.packs,
+        clusters: done.entries,
+        seconds,
+    })
 }
 
 impl Report for Rebuilt {

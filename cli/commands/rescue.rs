@@ -1,15 +1,16 @@
 //! `still rescue`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::escape::escape;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
-use crate::report::Rescued;
+use crate::report::{Rescued, RescuedImage};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use stillpoint_store::Result;
+use stillpoint_store::ops::rescue::Saved;
 
 /// Arguments of `rescue`.
 #[derive(Debug, Args)]
@@ -30,8 +31,21 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     call(&arguments.folder, context).map(Answer::of)
 }
 
-fn call(_folder: &Path, context: &Context) -> Result<Rescued> {
-    not_wired(context)
+fn call(folder: &Path, context: &Context) -> Result<Rescued> {
+    let since = Instant::now();
+    let rescued = stillpoint_api::rescue(&context.store, folder, &context.progress)?;
+    let image = |saved: &Saved| RescuedImage {
+        device: saved.device.clone().unwrap_or_default(),
+        snapshot: String::from_utf8_lossy(&saved.record.name).into_owned(),
+        file: saved.path.display().to_string(),
+        size_bytes: saved.record.content.size,
+        missing_bytes: saved.lost.iter().map(|r| r.end - r.start).sum(),
+    };
+    Ok(Rescued {
+        images: rescued.saved.iter().map(image).collect(),
+        unreadable: rescued.damage,
+        seconds: since.elapsed().as_secs_f64(),
+    })
 }
 
 impl Report for Rescued {
@@ -78,7 +92,6 @@ impl Report for Rescued {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::RescuedImage;
 
     #[test]
     fn a_rescue_with_gaps_is_no_success() {

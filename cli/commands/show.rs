@@ -1,12 +1,15 @@
 //! `still show`.
 
-use crate::commands::{device, not_wired};
+use crate::commands::device;
 use crate::context::Context;
 use crate::output::table::pairs;
 use crate::output::{Answer, Report, time, units};
 use crate::report::{Details, Device, Snapshot};
+use crate::views;
 use clap::Args;
+use stillpoint_api::SnapshotRef;
 use stillpoint_store::Result;
+use stillpoint_store::ops::stats::Extents;
 
 /// Arguments of `show`.
 #[derive(Debug, Args)]
@@ -25,8 +28,30 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     call(&arguments.target, context).map(Answer::of)
 }
 
-fn call(_target: &str, context: &Context) -> Result<Details> {
-    not_wired(context)
+fn call(target: &str, context: &Context) -> Result<Details> {
+    let system = context.open()?;
+    let name = SnapshotRef::parse(target)?.device;
+    let device = system.device(&name)?;
+    let (content, snapshot) = match (target.contains('@'), device.head) {
+        (false, None) => (None, None),
+        _ => {
+            let (content, snapshot) = system.resolve(target)?;
+            (Some(content), snapshot)
+        }
+    };
+    let extents = match content {
+        Some(content) => system.store().extents(content)?,
+        None => Extents::default(),
+    };
+    Ok(Details {
+        device: views::device(&device),
+        snapshot: snapshot.as_ref().map(views::snapshot),
+        root: content.map(|c| c.root.to_string()),
+        data_bytes: extents.data,
+        zero_bytes: extents.zero,
+        hole_bytes: extents.hole,
+        labels: snapshot.map(|s| s.labels).unwrap_or_default(),
+    })
 }
 
 impl Report for Details {

@@ -1,11 +1,11 @@
 //! `still stats`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::output::table::{Align, Table, pairs};
 use crate::output::{Answer, Report, units};
-use crate::report::Stats;
+use crate::report::{Stats, TargetStats};
 use clap::Args;
+use std::collections::BTreeSet;
 use stillpoint_store::Result;
 
 /// Arguments of `stats`.
@@ -26,8 +26,40 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     call(&arguments.targets, context).map(Answer::of)
 }
 
-fn call(_targets: &[String], context: &Context) -> Result<Stats> {
-    not_wired(context)
+fn call(targets: &[String], context: &Context) -> Result<Stats> {
+    let system = context.open()?;
+    let totals = system.store().totals(&context.progress)?;
+    let mut named = Vec::new();
+    let mut all = BTreeSet::new();
+    for target in targets {
+        let (content, snapshot) = system.resolve(target)?;
+        let own: BTreeSet<_> = snapshot.iter().map(|s| s.uid).collect();
+        all.extend(own.iter().copied());
+        named.push(TargetStats {
+            target: target.clone(),
+            size_bytes: content.size,
+            data_bytes: system.store().extents(content)?.data,
+            freed_if_deleted_bytes: system.store().held_by(&own, &context.progress)?.would_free,
+        });
+    }
+    let freed = match named.as_slice() {
+        [] => None,
+        [one] => Some(one.freed_if_deleted_bytes),
+        _ => Some(system.store().held_by(&all, &context.progress)?.would_free),
+    };
+    Ok(Stats {
+        devices: totals.devices,
+        snapshots: totals.snapshots,
+        packs: totals.packs,
+        clusters: totals.clusters,
+        size_bytes: totals.disk_bytes,
+        data_bytes: totals.data_bytes,
+        unique_bytes: totals.clusters * u64::from(system.store().geometry().cluster_bytes),
+        stored_bytes: totals.stored_bytes,
+        dead_bytes: totals.dead_bytes,
+        targets: named,
+        freed_if_deleted_bytes: freed,
+    })
 }
 
 impl Report for Stats {
@@ -84,7 +116,6 @@ fn ratio(part: u64, whole: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::TargetStats;
 
     fn sample(targets: Vec<TargetStats>) -> Stats {
         Stats {

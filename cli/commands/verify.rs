@@ -1,12 +1,15 @@
 //! `still verify`.
 
-use crate::commands::not_wired;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::escape::escape;
 use crate::output::{Answer, Report, units};
-use crate::report::{Damage, Verified};
+use crate::report::{Damage, Touched, Verified};
 use clap::Args;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use stillpoint_api::System;
 use stillpoint_store::Result;
 
 /// Arguments of `verify`.
@@ -29,8 +32,88 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     call(&arguments.targets, context).map(Answer::of)
 }
 
-fn call(_targets: &[String], context: &Context) -> Result<Verified> {
-    not_wired(context)
+fn call(targets: &[String], context: &Context) -> Result<Verified> {
+    let since = Instant::now();
+    let system = context.open()?;
+    let mut verified = if targets.is_empty() {
+        of_store(&system, context)?
+    } else {
+        of_targets(&system, targets, context)?
+    };
+    verified.seconds = since.elapsed().as_secs_f64();
+    Ok(verified)
+}
+
+fn of_store(system: &System, context: &Context) -> Result<Verified> {
+    let report = system.store().verify(&context.progress)?;
+    let mut damage = Vec::new();
+    for pack in report.bad_packs {
+        let place = pack.key;
+        damage.extend(pack.errors.into_iter().map(|(offset, why)| Damage {
+            place: place.clone(),
+            offset: Some(offset),
+            why,
+            touches: Vec::new(),
+        }));
+    }
+    let snapshots = system.list(None)?;
+    for bad in report.bad_snapshots {
+        let snapshot = snapshots.iter().find(|s| s.uid == bad.uid);
+        let target = snapshot.map_or_else(
+            || bad.uid.to_string(),
+            |s| format!("{}@{}", s.device, s.name),
+        );
+        damage.push(lost(target, bad.extents));
+    }
+    Ok(Verified {
+        checked: report.snapshots,
+        objects: report.items,
+        read_bytes: report.bytes,
+        resumed_bytes: report.bytes_remembered,
+        damage,
+        seconds: 0.0,
+    })
+}
+
+fn of_targets(system: &System, targets: &[String], context: &Context) -> Result<Verified> {
+    let size = u64::from(system.store().geometry().cluster_bytes);
+    let mut damage = Vec::new();
+    for target in targets {
+        let content = system.resolve(target)?.0;
+        let bad = system.store().check_disk(content, &context.progress)?;
+        if !bad.is_empty() {
+            let extents = bad
+                .iter()
+                .map(|d| d.cluster * size..(d.cluster + 1) * size)
+                .collect();
+            damage.push(lost(target.clone(), extents));
+        }
+    }
+    let read_bytes = context.progress.bytes_done.load(Ordering::Relaxed);
+    let (checked, objects) = (targets.len() as u64, read_bytes / size);
+    Ok(Verified {
+        checked,
+        objects,
+        read_bytes,
+        resumed_bytes: 0,
+        damage,
+        seconds: 0.0,
+    })
+}
+
+fn lost(target: String, extents: Vec<Range<u64>>) -> Damage {
+    let touched = |e: Range<u64>| Touched {
+        target: target.clone(),
+        start: e.start,
+        length: e.end - e.start,
+    };
+    let touches = extents.into_iter().map(touched).collect();
+    Damage {
+        place: target,
+        offset: None,
+        why: "no good copy of some clusters is left".into(),
+        touches,
+    }
 }
 
 impl Report for Verified {
@@ -81,7 +164,6 @@ fn of_damage(damage: &Damage) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Touched;
 
     #[test]
     fn damage_is_named_with_what_it_touches_and_ends_with_4() {
