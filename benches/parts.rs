@@ -23,7 +23,9 @@ fn text(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut out = Vec::with_capacity(bytes + 64);
     while out.len() < bytes {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let word = state >> 40;
         out.extend_from_slice(format!("{:x}{:03} ", word % 5000, word % 97).as_bytes());
     }
@@ -51,7 +53,13 @@ fn frames(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(data.len() as u64));
         for level in [3, 6] {
             group.bench_function(format!("encode {kib}K zstd:{level}"), |b| {
-                b.iter(|| encode_frame(PackKind::Clusters, black_box(&items), Compression::Zstd(level)));
+                b.iter(|| {
+                    encode_frame(
+                        PackKind::Clusters,
+                        black_box(&items),
+                        Compression::Zstd(level),
+                    )
+                });
             });
         }
         let frame = encode_frame(PackKind::Clusters, &items, Compression::Zstd(6));
@@ -68,14 +76,28 @@ fn manifests(c: &mut Criterion) {
     let mut sink = |_: Hash, bytes: Vec<u8>| nodes.insert(Hash::of(&bytes), &bytes);
     let mut builder = Builder::new(CLUSTERS);
     for n in 0..CLUSTERS {
-        builder.push(Child::Hash(hash_of(n)), 1, &mut sink).expect("memory takes it");
+        builder
+            .push(Child::Hash(hash_of(n)), 1, &mut sink)
+            .expect("memory takes it");
     }
     let root = builder.finish(&mut sink).expect("memory takes it");
     let runs: Vec<Run> = (0..CLUSTERS)
         .step_by(100)
-        .map(|first| Run { first, count: 1, child: Child::Hash(hash_of(first + CLUSTERS)) })
+        .map(|first| Run {
+            first,
+            count: 1,
+            child: Child::Hash(hash_of(first + CLUSTERS)),
+        })
         .collect();
-    let changed = edit(&nodes, root, CLUSTERS, CLUSTERS, runs.iter().copied(), &mut sink).expect("memory takes it");
+    let changed = edit(
+        &nodes,
+        root,
+        CLUSTERS,
+        CLUSTERS,
+        runs.iter().copied(),
+        &mut sink,
+    )
+    .expect("memory takes it");
     let mut group = c.benchmark_group("manifest of 64 Ki clusters");
     group.throughput(Throughput::Elements(CLUSTERS));
     group.bench_function("build", |b| {
@@ -83,17 +105,38 @@ fn manifests(c: &mut Criterion) {
             let mut builder = Builder::new(CLUSTERS);
             let mut drop = |_: Hash, _: Vec<u8>| Ok(());
             for n in 0..CLUSTERS {
-                builder.push(Child::Hash(Hash([n as u8; 32])), 1, &mut drop).expect("it drops them");
+                builder
+                    .push(Child::Hash(Hash([n as u8; 32])), 1, &mut drop)
+                    .expect("it drops them");
             }
             builder.finish(&mut drop)
         });
     });
     group.bench_function("edit, 1 % changed", |b| {
         let mut drop = |_: Hash, _: Vec<u8>| Ok(());
-        b.iter(|| edit(&nodes, root, CLUSTERS, CLUSTERS, runs.iter().copied(), &mut drop));
+        b.iter(|| {
+            edit(
+                &nodes,
+                root,
+                CLUSTERS,
+                CLUSTERS,
+                runs.iter().copied(),
+                &mut drop,
+            )
+        });
     });
     group.bench_function("diff, 1 % changed", |b| {
-        b.iter(|| diff(&nodes, root, CLUSTERS, &nodes, changed, CLUSTERS, &mut |_| Ok(())));
+        b.iter(|| {
+            diff(
+                &nodes,
+                root,
+                CLUSTERS,
+                &nodes,
+                changed,
+                CLUSTERS,
+                &mut |_| Ok(()),
+            )
+        });
     });
     group.finish();
 }
@@ -102,11 +145,21 @@ fn index(c: &mut Criterion) {
     const KEYS: u64 = 200_000;
     let folder = tempfile::tempdir().expect("a folder for the index");
     let slots = LocalSlots::new(folder.path(), Uid([7; 16]), 32 << 20);
-    let Ok(Some((index, _))) = slots.open() else { return };
-    let name = PackName { session: SessionId { opened_at: 1, nonce: 1 }, n: 0 };
+    let Ok(Some((index, _))) = slots.open() else {
+        return;
+    };
+    let name = PackName {
+        session: SessionId {
+            opened_at: 1,
+            nonce: 1,
+        },
+        n: 0,
+    };
     let mut places: Vec<_> = (0..KEYS).map(|n| (key_of(&hash_of(n)), n as u32)).collect();
     places.sort_unstable();
-    index.insert_pack(PackNumber(0), &name, &places).expect("the index takes it");
+    index
+        .insert_pack(PackNumber(0), &name, &places)
+        .expect("the index takes it");
     let mut group = c.benchmark_group("index of 200 k keys");
     group.throughput(Throughput::Elements(1));
     let mut n = 0;
