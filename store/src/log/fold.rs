@@ -59,6 +59,26 @@ pub fn decode_entry(bytes: &[u8], seq: Sequence) -> Result<Read> {
 
 /// The newest checkpoint that is whole, or the empty state, and all entries after it.
 pub fn load(objects: &dyn Objects, rules: Rules) -> Result<Catalog> {
+    let mut newest = newest_checkpoint(objects)?;
+    loop {
+        match load_once(objects, rules) {
+            Ok(catalog) => return Ok(catalog),
+            Err(e) => {
+                // Whoever writes a checkpoint removes entries below: these may have gone while they were being read.
+                let before = std::mem::replace(&mut newest, newest_checkpoint(objects)?);
+                if newest <= before {
+                    return Err(e);
+                }
+            }
+        }
+    }
+}
+
+fn newest_checkpoint(objects: &dyn Objects) -> Result<Option<String>> {
+    Ok(objects.list_after(CHECKPOINT, "")?.pop())
+}
+
+fn load_once(objects: &dyn Objects, rules: Rules) -> Result<Catalog> {
     let mut damaged = None;
     let mut catalog = Catalog::default();
     for name in objects.list_after(CHECKPOINT, "")?.iter().rev() {
