@@ -319,7 +319,7 @@ fn a_kill_at_any_moment_leaves_no_pack_claimed_whose_places_are_missing() {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let flushed = lines
-            .map_while(|l| l.ok())
+            .map_while(std::result::Result::ok)
             .filter(|l| l.contains("flushed "))
             .nth(3 + round);
         child.kill().unwrap();
