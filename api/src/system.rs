@@ -65,7 +65,12 @@ impl System {
 
     /// Over any doors and any disk that images are on: for tests, and for stores that are elsewhere.
     pub fn with(doors: Doors, disk: Arc<dyn Disk>) -> Result<Self> {
-        Ok(Self { store: Store::open(doors)?, disk })
+        Ok(Self::over(Store::open(doors)?, disk))
+    }
+
+    /// Over an open store, and the disk that its devices' images are on.
+    pub fn over(store: Store, disk: Arc<dyn Disk>) -> Self {
+        Self { store, disk }
     }
 
     /// The engine.

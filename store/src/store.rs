@@ -8,7 +8,7 @@ use crate::geometry::Geometry;
 use crate::id::{PackName, PackNumber, Uid};
 use crate::index::keeper::{CatchUp, Keeper};
 use crate::index::{IndexHome, Key, key_of};
-use crate::log::Log;
+use crate::log::{Log, Options};
 use crate::object::{Local, Objects, Purse, Put, get_whole};
 use crate::pack::table::Table;
 use crate::world::World;
@@ -74,9 +74,14 @@ impl Store {
 
     /// Opens the store behind `doors`: reads `store.json` and folds the log. Changes nothing.
     pub fn open(doors: Doors) -> Result<Self> {
+        Self::open_with(doors, Options::default())
+    }
+
+    /// The same with a log that has other options: for tests.
+    pub fn open_with(doors: Doors, options: Options) -> Result<Self> {
         let Doors { objects, local, index, world, say } = doors;
         let file = read_store_file(&*objects)?;
-        let log = Log::open(objects.clone(), local.clone(), world.clone())?;
+        let log = Log::open_with(objects.clone(), local.clone(), world.clone(), options)?;
         let keeper = Keeper::new(index, say.clone());
         Ok(Self { objects, local, world, log, keeper, say, file })
     }

@@ -67,6 +67,7 @@ impl Store {
             return Ok(outcome);
         }
         outcome.expired = self.log.expire_dead()?.len() as u64;
+        self.local.sweep()?;
         for round in 0..ROUNDS {
             let catalog = self.refresh()?;
             let marks = self.mark_sound(&catalog, progress)?;
