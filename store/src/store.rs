@@ -8,7 +8,7 @@ use crate::geometry::Geometry;
 use crate::id::{PackName, PackNumber, Uid};
 use crate::index::keeper::{CatchUp, Keeper};
 use crate::index::{IndexHome, Key, key_of};
-use crate::log::{Log, Options};
+use crate::log::Log;
 use crate::object::{Local, Objects, Purse, Put, get_whole};
 use crate::pack::table::Table;
 use crate::world::World;
@@ -50,20 +50,28 @@ pub struct Store {
 /// Reads `store.json`.
 pub fn read_store_file(objects: &dyn Objects) -> Result<StoreFile> {
     let at = objects.describe(STORE_FILE);
-    let bytes = get_whole(objects, STORE_FILE, STORE_FILE_BYTES_MAX).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "opening the store")
-            .at(&at)
-            .detail("there is no store here")
-            .hint("make one with `still init`, or name another with --store"),
-        _ => e,
-    })?;
+    let bytes =
+        get_whole(objects, STORE_FILE, STORE_FILE_BYTES_MAX).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "opening the store")
+                .at(&at)
+                .detail("there is no store here")
+                .hint("make one with `still init`, or name another with --store"),
+            _ => e,
+        })?;
     StoreFile::decode(&bytes).map_err(|e| e.at(at))
 }
 
 impl Store {
     /// Writes `store.json` where there is none: from then on this is a store.
-    pub fn create(objects: &dyn Objects, world: &dyn World, geometry: Geometry) -> Result<StoreFile> {
-        let file = StoreFile { id: Uid(world.random()), geometry: geometry.check()? };
+    pub fn create(
+        objects: &dyn Objects,
+        world: &dyn World,
+        geometry: Geometry,
+    ) -> Result<StoreFile> {
+        let file = StoreFile {
+            id: Uid(world.random()),
+            geometry: geometry.check()?,
+        };
         match objects.put_new(STORE_FILE, &[&file.encode()], Purse::Free)? {
             Put::Created => objects.sync("").map(|()| file),
             Put::Exists => Err(Error::new(ErrorKind::AlreadyExists, "making a store")
@@ -74,16 +82,25 @@ impl Store {
 
     /// Opens the store behind `doors`: reads `store.json` and folds the log. Changes nothing.
     pub fn open(doors: Doors) -> Result<Self> {
-        Self::open_with(doors, Options::default())
-    }
-
-    /// The same with a log that has other options: for tests.
-    pub fn open_with(doors: Doors, options: Options) -> Result<Self> {
-        let Doors { objects, local, index, world, say } = doors;
+        let Doors {
+            objects,
+            local,
+            index,
+            world,
+            say,
+        } = doors;
         let file = read_store_file(&*objects)?;
-        let log = Log::open_with(objects.clone(), local.clone(), world.clone(), options)?;
+        let log = Log::open(objects.clone(), local.clone(), world.clone())?;
         let keeper = Keeper::new(index, say.clone());
-        Ok(Self { objects, local, world, log, keeper, say, file })
+        Ok(Self {
+            objects,
+            local,
+            world,
+            log,
+            keeper,
+            say,
+            file,
+        })
     }
 
     /// Its random name.
@@ -133,7 +150,9 @@ impl Store {
         purse: Purse,
         plan: &mut dyn FnMut(&Catalog) -> Result<Vec<Op>>,
     ) -> Result<()> {
-        self.log.commit_alone(kind, purse, &mut |catalog, _| plan(catalog)).map(|_| ())
+        self.log
+            .commit_alone(kind, purse, &mut |catalog, _| plan(catalog))
+            .map(|_| ())
     }
 
     /// Ends the sessions of processes that died.
@@ -143,16 +162,27 @@ impl Store {
 
     /// Brings the index in step with the live packs.
     pub(crate) fn index_packs(&self, catalog: &Catalog) -> Result<CatchUp> {
-        let live: Vec<(PackNumber, PackName)> = catalog.packs().map(|p| (p.number, p.name)).collect();
-        self.keeper.catch_up(&live, &mut |name| self.index_entries(catalog, name))
+        let live: Vec<(PackNumber, PackName)> =
+            catalog.packs().map(|p| (p.number, p.name)).collect();
+        self.keeper
+            .catch_up(&live, &mut |name| self.index_entries(catalog, name))
     }
 
     /// What the index holds of a pack.
-    pub(crate) fn index_entries(&self, catalog: &Catalog, name: &PackName) -> Result<Vec<(Key, u32)>> {
+    pub(crate) fn index_entries(
+        &self,
+        catalog: &Catalog,
+        name: &PackName,
+    ) -> Result<Vec<(Key, u32)>> {
         let pack = catalog.pack(name).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "indexing a pack").at(name).detail("it is not live")
+            Error::new(ErrorKind::NotFound, "indexing a pack")
+                .at(name)
+                .detail("it is not live")
         })?;
         let table = Table::read(&*self.objects, *name, &pack.record)?;
-        Ok(table.entries().map(|(entry, hash, ..)| (key_of(hash), entry)).collect())
+        Ok(table
+            .entries()
+            .map(|(entry, hash, ..)| (key_of(hash), entry))
+            .collect())
     }
 }

@@ -39,7 +39,11 @@ struct State {
 impl Nodes {
     /// Over the node packs live in `catalog`.
     pub fn new(objects: Arc<dyn Objects>, catalog: &Catalog, cluster_bytes: u32) -> Result<Self> {
-        let nodes = Self { objects, cluster_bytes, state: Mutex::new(State::default()) };
+        let nodes = Self {
+            objects,
+            cluster_bytes,
+            state: Mutex::new(State::default()),
+        };
         nodes.follow(catalog)?;
         Ok(nodes)
     }
@@ -67,7 +71,9 @@ impl Nodes {
             let table = readable(Table::read(&*self.objects, pack.name, &pack.record))?;
             let entries = table.iter().flat_map(Table::entries);
             state.places.extend(
-                entries.map(|(_, hash, at, item)| (key_of(hash), Location::new(pack.number, at, item))),
+                entries.map(|(_, hash, at, item)| {
+                    (key_of(hash), Location::new(pack.number, at, item))
+                }),
             );
         }
         if state.places.len() > before {
@@ -101,24 +107,33 @@ impl Nodes {
             }
         }
         Err(last.unwrap_or_else(|| {
-            Error::corrupt("reading a manifest node", format!("no live pack holds node {hash}"))
+            Error::corrupt(
+                "reading a manifest node",
+                format!("no live pack holds node {hash}"),
+            )
         }))
     }
 
     fn frame(&self, at: Location) -> Result<Arc<DecodedFrame>> {
         let (name, cached) = {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            (state.packs.get(&at.pack).copied(), state.frames.get(&(at.pack, at.offset)).cloned())
+            (
+                state.packs.get(&at.pack).copied(),
+                state.frames.get(&(at.pack, at.offset)).cloned(),
+            )
         };
         if let Some(frame) = cached {
             return Ok(frame);
         }
         let name = name.ok_or_else(|| {
-            Error::new(crate::ErrorKind::Busy, "reading a manifest node").detail("its pack was dropped meanwhile")
+            Error::new(crate::ErrorKind::Busy, "reading a manifest node")
+                .detail("its pack was dropped meanwhile")
         })?;
         let bytes = read_frame(&*self.objects, name, at.frame())?;
-        let frame = decode_frame(PackKind::Nodes, self.cluster_bytes, &bytes)
-            .map_err(|e| e.at(self.objects.describe(&name.key())).offset(u64::from(at.offset)))?;
+        let frame = decode_frame(PackKind::Nodes, self.cluster_bytes, &bytes).map_err(|e| {
+            e.at(self.objects.describe(&name.key()))
+                .offset(u64::from(at.offset))
+        })?;
         let frame = Arc::new(frame);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.oldest.len() == FRAMES_MAX
@@ -126,7 +141,11 @@ impl Nodes {
         {
             state.frames.remove(&old);
         }
-        if state.frames.insert((at.pack, at.offset), frame.clone()).is_none() {
+        if state
+            .frames
+            .insert((at.pack, at.offset), frame.clone())
+            .is_none()
+        {
             state.oldest.push_back((at.pack, at.offset));
         }
         Ok(frame)
@@ -137,7 +156,10 @@ impl State {
     fn candidates(&self, hash: &Hash) -> impl Iterator<Item = Location> + '_ {
         let key = key_of(hash);
         let from = self.places.partition_point(|(k, _)| *k < key);
-        self.places[from..].iter().take_while(move |(k, _)| *k == key).map(|(_, at)| *at)
+        self.places[from..]
+            .iter()
+            .take_while(move |(k, _)| *k == key)
+            .map(|(_, at)| *at)
     }
 }
 

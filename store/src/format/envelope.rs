@@ -42,7 +42,12 @@ pub struct Envelope<'a> {
 }
 
 /// Puts a payload in an envelope; returns its bytes and its checksum.
-pub fn seal(kind: EnvelopeKind, sequence: Sequence, previous: Hash, payload: &[u8]) -> (Vec<u8>, Hash) {
+pub fn seal(
+    kind: EnvelopeKind,
+    sequence: Sequence,
+    previous: Hash,
+    payload: &[u8],
+) -> (Vec<u8>, Hash) {
     let mut bytes = Vec::with_capacity(ENVELOPE_BYTES + payload.len());
     bytes.extend_from_slice(kind.magic());
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -65,7 +70,10 @@ fn checksum(head: &[u8], payload: &[u8]) -> Hash {
 /// Opens an envelope; every byte of it is checked.
 pub fn open(kind: EnvelopeKind, bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     let Some((head, payload)) = bytes.split_at_checked(ENVELOPE_BYTES) else {
-        return Err(DecodeError(format!("{} bytes are too few for an envelope", bytes.len())));
+        return Err(DecodeError(format!(
+            "{} bytes are too few for an envelope",
+            bytes.len()
+        )));
     };
     if &head[..8] != kind.magic() {
         return Err(DecodeError("the magic number is wrong".into()));
@@ -77,7 +85,11 @@ pub fn open(kind: EnvelopeKind, bytes: &[u8]) -> Result<Envelope<'_>, DecodeErro
         return Err(DecodeError(why));
     }
     if number(24) != payload.len() as u64 {
-        let why = format!("it declares {} bytes of payload and has {}", number(24), payload.len());
+        let why = format!(
+            "it declares {} bytes of payload and has {}",
+            number(24),
+            payload.len()
+        );
         return Err(DecodeError(why));
     }
     let declared = Hash(head[64..].try_into().expect("the head has 96 bytes"));
@@ -85,7 +97,12 @@ pub fn open(kind: EnvelopeKind, bytes: &[u8]) -> Result<Envelope<'_>, DecodeErro
         return Err(DecodeError("the checksum does not fit".into()));
     }
     let previous = Hash(head[32..64].try_into().expect("32 bytes"));
-    Ok(Envelope { sequence: number(16), previous, checksum: declared, payload })
+    Ok(Envelope {
+        sequence: number(16),
+        previous,
+        checksum: declared,
+        payload,
+    })
 }
 
 #[cfg(test)]
@@ -97,19 +114,30 @@ mod tests {
         let (bytes, checksum) = seal(EnvelopeKind::Entry, 9, Hash([3; 32]), b"payload");
         let opened = open(EnvelopeKind::Entry, &bytes).unwrap();
         assert_eq!((opened.sequence, opened.previous), (9, Hash([3; 32])));
-        assert_eq!((opened.checksum, opened.payload), (checksum, b"payload".as_slice()));
+        assert_eq!(
+            (opened.checksum, opened.payload),
+            (checksum, b"payload".as_slice())
+        );
     }
 
     #[test]
     fn every_flipped_bit_and_every_other_length_is_found() {
-        let (bytes, _) = seal(EnvelopeKind::Checkpoint, 256, Hash([1; 32]), b"some payload");
+        let (bytes, _) = seal(
+            EnvelopeKind::Checkpoint,
+            256,
+            Hash([1; 32]),
+            b"some payload",
+        );
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(open(EnvelopeKind::Checkpoint, &bad).is_err(), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert!(open(EnvelopeKind::Checkpoint, &bytes[..len]).is_err(), "{len} bytes");
+            assert!(
+                open(EnvelopeKind::Checkpoint, &bytes[..len]).is_err(),
+                "{len} bytes"
+            );
         }
         assert!(open(EnvelopeKind::Entry, &bytes).is_err());
     }

@@ -51,8 +51,14 @@ impl Log {
     /// Opens a session with an entry that has the ops of `plan` besides. Not durable when this returns: nothing is
     /// acknowledged on the strength of it.
     pub fn open_session(&self, kind: SessionKind, purse: Purse, plan: Plan<'_>) -> Result<Session> {
-        let won = self.append(Author::New { kind, close: false }, purse, Durability::Later, plan)?;
-        won.session.ok_or_else(|| Error::new(ErrorKind::Busy, "opening a session"))
+        let won = self.append(
+            Author::New { kind, close: false },
+            purse,
+            Durability::Later,
+            plan,
+        )?;
+        won.session
+            .ok_or_else(|| Error::new(ErrorKind::Busy, "opening a session"))
     }
 
     /// Adds an entry of an open session.
@@ -63,7 +69,8 @@ impl Log {
         durability: Durability,
         plan: Plan<'_>,
     ) -> Result<Arc<Catalog>> {
-        self.append(Author::Open(session), purse, durability, plan).map(|won| won.catalog)
+        self.append(Author::Open(session), purse, durability, plan)
+            .map(|won| won.catalog)
     }
 
     /// Adds one durable entry that opens a session, has the ops of `plan` and closes it.
@@ -73,10 +80,14 @@ impl Log {
         purse: Purse,
         plan: &mut dyn FnMut(&Catalog, SessionId) -> Result<Vec<Op>>,
     ) -> Result<Arc<Catalog>> {
-        let own = SessionId { opened_at: 0, nonce: 0 };
+        let own = SessionId {
+            opened_at: 0,
+            nonce: 0,
+        };
         let mut plan = |catalog: &Catalog| plan(catalog, own);
         let author = Author::New { kind, close: true };
-        self.append(author, purse, Durability::Now, &mut plan).map(|won| won.catalog)
+        self.append(author, purse, Durability::Now, &mut plan)
+            .map(|won| won.catalog)
     }
 
     fn append(
@@ -98,7 +109,9 @@ impl Log {
             let seq = catalog.seq() + 1;
             let ops = plan(&catalog)?;
             self.make_durable_in(&mut state)?;
-            let Some((entry, lease)) = self.entry(&mut author, seq, &catalog, ops)? else { continue };
+            let Some((entry, lease)) = self.entry(&mut author, seq, &catalog, ops)? else {
+                continue;
+            };
             let (bytes, checksum) = self.encode(seq, &catalog, &entry)?;
             let (next, valid) = catalog.apply(checksum, &entry, self.options.rules);
             if let Err(why) = valid {
@@ -143,11 +156,17 @@ impl Log {
         if seq.is_multiple_of(self.options.checkpoint_every) {
             self.write_checkpoint(state);
         }
-        Ok(Won { session, catalog: state.catalog.clone() })
+        Ok(Won {
+            session,
+            catalog: state.catalog.clone(),
+        })
     }
 
     /// The entry for this slot. `None`: the session's name was taken, try again.
-    #[expect(clippy::type_complexity, reason = "an entry and the lock that goes with it")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "an entry and the lock that goes with it"
+    )]
     fn entry(
         &self,
         author: &mut Author<'_>,
@@ -158,21 +177,43 @@ impl Log {
         match author {
             Author::Open(session) => {
                 let (id, counter) = (session.id(), session.next_counter());
-                Ok(Some((Entry { session: id, counter, base: catalog.seq(), ops }, None)))
+                Ok(Some((
+                    Entry {
+                        session: id,
+                        counter,
+                        base: catalog.seq(),
+                        ops,
+                    },
+                    None,
+                )))
             }
             Author::New { kind, close } => {
                 let random = self.world.random();
                 let nonce = u64::from_le_bytes(random[..8].try_into().expect("eight of sixteen"));
-                let id = SessionId { opened_at: seq, nonce };
+                let id = SessionId {
+                    opened_at: seq,
+                    nonce,
+                };
                 // ORDER: the lock is held before anybody can read that the session is open, else it looks dead.
                 let lease = if *close { None } else { self.local.hold(id)? };
                 if lease.is_none() && !*close {
                     return Ok(None);
                 }
-                let open = Op::Open { kind: *kind, label: self.world.label() };
+                let open = Op::Open {
+                    kind: *kind,
+                    label: self.world.label(),
+                };
                 let end = close.then_some(Op::Close);
                 let ops = std::iter::once(open).chain(ops).chain(end).collect();
-                Ok(Some((Entry { session: id, counter: 1, base: catalog.seq(), ops }, lease)))
+                Ok(Some((
+                    Entry {
+                        session: id,
+                        counter: 1,
+                        base: catalog.seq(),
+                        ops,
+                    },
+                    lease,
+                )))
             }
         }
     }
@@ -185,7 +226,12 @@ impl Log {
     }
 
     fn encode(&self, seq: Sequence, catalog: &Catalog, entry: &Entry) -> Result<(Vec<u8>, Hash)> {
-        let (bytes, checksum) = envelope::seal(EnvelopeKind::Entry, seq, catalog.tip(), &codec::encode(entry));
+        let (bytes, checksum) = envelope::seal(
+            EnvelopeKind::Entry,
+            seq,
+            catalog.tip(),
+            &codec::encode(entry),
+        );
         if bytes.len() as u64 > ENTRY_BYTES_MAX {
             return Err(Error::new(ErrorKind::LimitExceeded, "writing a log entry")
                 .detail(format!("it would have {} bytes", bytes.len())));
@@ -240,10 +286,13 @@ impl Log {
     fn is_in_chain(&self, seq: Sequence, entry: &Entry) -> Result<bool> {
         let own = super::fold::read_entry(&*self.objects, seq)?;
         let next = super::fold::read_entry(&*self.objects, seq + 1)?;
-        let tip = super::checkpoint::read(&*self.objects, seq).map(|c| c.tip()).ok();
+        let tip = super::checkpoint::read(&*self.objects, seq)
+            .map(|c| c.tip())
+            .ok();
         Ok(own.is_some_and(|own| {
             own.entry == *entry
-                && (tip == Some(own.checksum) || next.is_some_and(|next| next.previous == own.checksum))
+                && (tip == Some(own.checksum)
+                    || next.is_some_and(|next| next.previous == own.checksum))
         }))
     }
 }
@@ -253,8 +302,11 @@ fn refused(entry: &Entry, why: Invalid) -> Error {
         Invalid::SessionNotOpen(_) => "the session was ended by somebody else while working",
         _ => "the store changed meanwhile",
     };
-    Error::new(ErrorKind::Busy, format!("committing to the log ({doing}, session {})", entry.session))
-        .detail(why.to_string())
-        .source(why)
-        .hint("nothing was changed; try again")
+    Error::new(
+        ErrorKind::Busy,
+        format!("committing to the log ({doing}, session {})", entry.session),
+    )
+    .detail(why.to_string())
+    .source(why)
+    .hint("nothing was changed; try again")
 }

@@ -16,19 +16,28 @@ const DOING: &str = "reading the checkpoint";
 /// Its stored form.
 pub fn encode(catalog: &Catalog) -> Vec<u8> {
     let payload = codec::encode(catalog);
-    envelope::seal(EnvelopeKind::Checkpoint, catalog.seq(), catalog.tip(), &payload).0
+    envelope::seal(
+        EnvelopeKind::Checkpoint,
+        catalog.seq(),
+        catalog.tip(),
+        &payload,
+    )
+    .0
 }
 
 /// A catalog from its stored form.
 pub fn decode(bytes: &[u8], seq: Sequence) -> Result<Catalog> {
     let bad = |why: String| Error::corrupt(DOING, why);
-    let envelope = envelope::open(EnvelopeKind::Checkpoint, bytes).map_err(|e| bad(e.to_string()))?;
+    let envelope =
+        envelope::open(EnvelopeKind::Checkpoint, bytes).map_err(|e| bad(e.to_string()))?;
     let catalog: Catalog =
         codec::decode(envelope.payload, CHECKPOINT_BYTES_MAX).map_err(|e| bad(e.to_string()))?;
     if envelope.sequence != seq || catalog.seq() != seq || catalog.tip() != envelope.previous {
         return Err(bad(format!("it is that of entry {}", envelope.sequence)));
     }
-    catalog.complete().ok_or_else(|| bad("its packs contradict each other".into()))
+    catalog
+        .complete()
+        .ok_or_else(|| bad("its packs contradict each other".into()))
 }
 
 /// The checkpoint at a sequence.
@@ -50,7 +59,8 @@ impl Log {
         self.make_durable_in(state)?;
         let catalog = self.checkpointed(state);
         let seq = catalog.seq();
-        self.objects.put_new(&checkpoint_key(seq), &[&encode(&catalog)], Purse::Free)?;
+        self.objects
+            .put_new(&checkpoint_key(seq), &[&encode(&catalog)], Purse::Free)?;
         self.objects.sync(CHECKPOINT)?;
         if read(&*self.objects, seq)? != catalog {
             return Err(Error::corrupt(DOING, "it is not what was written"));
@@ -70,12 +80,17 @@ impl Log {
     /// Keeps the two newest checkpoints, all entries after the older one, and the newest entries.
     fn trim(&self, newest: Sequence) -> Result<()> {
         let checkpoints = numbers(&*self.objects, CHECKPOINT)?;
-        let Some(older) = checkpoints.iter().rev().find(|seq| **seq < newest) else { return Ok(()) };
+        let Some(older) = checkpoints.iter().rev().find(|seq| **seq < newest) else {
+            return Ok(());
+        };
         for seq in checkpoints.iter().filter(|seq| *seq < older) {
             self.objects.delete(&checkpoint_key(*seq))?;
         }
         let keep_from = (*older + 1).min(newest.saturating_sub(self.options.entries_kept) + 1);
-        for seq in numbers(&*self.objects, LOG)?.into_iter().take_while(|seq| *seq < keep_from) {
+        for seq in numbers(&*self.objects, LOG)?
+            .into_iter()
+            .take_while(|seq| *seq < keep_from)
+        {
             self.objects.delete(&entry_key(seq))?;
         }
         Ok(())
@@ -83,5 +98,9 @@ impl Log {
 }
 
 fn numbers(objects: &dyn Objects, folder: &str) -> Result<Vec<Sequence>> {
-    Ok(objects.list_after(folder, "")?.iter().filter_map(|name| name.parse().ok()).collect())
+    Ok(objects
+        .list_after(folder, "")?
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .collect())
 }

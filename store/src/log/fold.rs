@@ -12,7 +12,8 @@ use crate::object::{Objects, get_whole};
 use std::sync::Arc;
 
 const DOING: &str = "reading the log entry";
-const RESCUE: &str = "`still rescue` saves what is readable; a copy of this one file from a backup mends the store";
+const RESCUE: &str =
+    "`still rescue` saves what is readable; a copy of this one file from a backup mends the store";
 
 /// An entry as it was read.
 pub struct Read {
@@ -32,17 +33,28 @@ pub fn read_entry(objects: &dyn Objects, seq: Sequence) -> Result<Option<Read>> 
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    decode_entry(&bytes, seq).map(Some).map_err(|e| e.at(objects.describe(&key)).hint(RESCUE))
+    decode_entry(&bytes, seq)
+        .map(Some)
+        .map_err(|e| e.at(objects.describe(&key)).hint(RESCUE))
 }
 
 /// An entry from its bytes.
 pub fn decode_entry(bytes: &[u8], seq: Sequence) -> Result<Read> {
-    let envelope = envelope::open(EnvelopeKind::Entry, bytes).map_err(|e| Error::corrupt(DOING, e.to_string()))?;
+    let envelope = envelope::open(EnvelopeKind::Entry, bytes)
+        .map_err(|e| Error::corrupt(DOING, e.to_string()))?;
     if envelope.sequence != seq {
-        return Err(Error::corrupt(DOING, format!("it is entry {}", envelope.sequence)));
+        return Err(Error::corrupt(
+            DOING,
+            format!("it is entry {}", envelope.sequence),
+        ));
     }
-    let entry = codec::decode(envelope.payload, ENTRY_BYTES_MAX).map_err(|e| Error::corrupt(DOING, e.to_string()))?;
-    Ok(Read { checksum: envelope.checksum, previous: envelope.previous, entry })
+    let entry = codec::decode(envelope.payload, ENTRY_BYTES_MAX)
+        .map_err(|e| Error::corrupt(DOING, e.to_string()))?;
+    Ok(Read {
+        checksum: envelope.checksum,
+        previous: envelope.previous,
+        entry,
+    })
 }
 
 /// The newest checkpoint that is whole, or the empty state, and all entries after it.
@@ -61,20 +73,31 @@ pub fn load(objects: &dyn Objects, rules: Rules) -> Result<Catalog> {
         }
     }
     let names = objects.list_after(LOG, &format!("{:020}", catalog.seq()))?;
-    let last = names.iter().filter_map(|n| n.parse::<Sequence>().ok()).max().unwrap_or(0);
+    let last = names
+        .iter()
+        .filter_map(|n| n.parse::<Sequence>().ok())
+        .max()
+        .unwrap_or(0);
     loop {
         let seq = catalog.seq() + 1;
         let Some(read) = read_entry(objects, seq)? else {
             if seq <= last {
                 // Entries go only below a checkpoint: this one was there.
-                let gone = Error::corrupt(DOING, format!("entry {seq} is missing, entry {last} is there"));
-                return Err(damaged.unwrap_or(gone.at(objects.describe(&entry_key(seq)))).hint(RESCUE));
+                let gone = Error::corrupt(
+                    DOING,
+                    format!("entry {seq} is missing, entry {last} is there"),
+                );
+                return Err(damaged
+                    .unwrap_or(gone.at(objects.describe(&entry_key(seq))))
+                    .hint(RESCUE));
             }
             return Ok(catalog);
         };
         if read.previous != catalog.tip() && rules.chain_checked {
             let why = "it does not follow the entry before it";
-            return Err(Error::corrupt(DOING, why).at(objects.describe(&entry_key(seq))).hint(RESCUE));
+            return Err(Error::corrupt(DOING, why)
+                .at(objects.describe(&entry_key(seq)))
+                .hint(RESCUE));
         }
         catalog = catalog.apply(read.checksum, &read.entry, rules).0;
     }
@@ -89,15 +112,22 @@ impl Log {
             let seq = state.catalog.seq() + 1;
             match read_entry(&*self.objects, seq) {
                 Ok(Some(read)) if read.previous == state.catalog.tip() || !rules.chain_checked => {
-                    state.catalog = Arc::new(state.catalog.apply(read.checksum, &read.entry, rules).0);
+                    state.catalog =
+                        Arc::new(state.catalog.apply(read.checksum, &read.entry, rules).0);
                 }
                 // A broken chain: what was folded, or this entry, was in a dead slot. The load tells, or finds damage.
                 Ok(Some(_)) => return self.reload(state),
-                Ok(None) if rules.look_for_checkpoint && self.is_outrun(state)? => return self.reload(state),
+                Ok(None) if rules.look_for_checkpoint && self.is_outrun(state)? => {
+                    return self.reload(state);
+                }
                 Ok(None) => return Ok(()),
                 Err(e) => {
                     self.reload(state)?;
-                    return if state.catalog.seq() >= seq { Ok(()) } else { Err(e) };
+                    return if state.catalog.seq() >= seq {
+                        Ok(())
+                    } else {
+                        Err(e)
+                    };
                 }
             }
         }
@@ -118,6 +148,9 @@ impl Log {
 
     /// Whether there is a checkpoint at this sequence or above.
     pub(super) fn has_checkpoint_from(&self, seq: Sequence) -> Result<bool> {
-        Ok(!self.objects.list_after(CHECKPOINT, &format!("{:020}", seq.saturating_sub(1)))?.is_empty())
+        Ok(!self
+            .objects
+            .list_after(CHECKPOINT, &format!("{:020}", seq.saturating_sub(1)))?
+            .is_empty())
     }
 }

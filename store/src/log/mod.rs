@@ -38,7 +38,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { checkpoint_every: CHECKPOINT_EVERY, entries_kept: ENTRIES_KEPT, rules: Rules::default() }
+        Self {
+            checkpoint_every: CHECKPOINT_EVERY,
+            entries_kept: ENTRIES_KEPT,
+            rules: Rules::default(),
+        }
     }
 }
 
@@ -59,7 +63,11 @@ struct State {
 
 impl Log {
     /// Loads the newest checkpoint that is whole and folds what follows. Changes nothing.
-    pub fn open(objects: Arc<dyn Objects>, local: Arc<dyn Local>, world: Arc<dyn World>) -> Result<Self> {
+    pub fn open(
+        objects: Arc<dyn Objects>,
+        local: Arc<dyn Local>,
+        world: Arc<dyn World>,
+    ) -> Result<Self> {
         Self::open_with(objects, local, world, Options::default())
     }
 
@@ -71,8 +79,17 @@ impl Log {
         options: Options,
     ) -> Result<Self> {
         let catalog = Arc::new(fold::load(&*objects, options.rules)?);
-        let state = Mutex::new(State { catalog, durable: 0 });
-        Ok(Self { objects, local, world, options, state })
+        let state = Mutex::new(State {
+            catalog,
+            durable: 0,
+        });
+        Ok(Self {
+            objects,
+            local,
+            world,
+            options,
+            state,
+        })
     }
 
     /// The catalog as folded last.

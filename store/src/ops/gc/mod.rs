@@ -45,10 +45,16 @@ pub struct Outcome {
     pub bytes_before: u64,
     /// And after; an estimate in a dry run without `all`.
     pub bytes_after: u64,
+    /// Bytes of packs written to keep what was live in others.
+    pub bytes_copied: u64,
+    /// Bytes that are dead and remain, estimated by entries.
+    pub bytes_dead: u64,
     /// Dead bytes that open sessions and pins keep for now.
     pub bytes_spared: u64,
     /// Packs removed that were never published, or were dropped by a gc that was cut off.
     pub orphans: u64,
+    /// Their bytes.
+    pub orphan_bytes: u64,
     /// Sessions of processes that died, ended now.
     pub expired: u64,
 }
@@ -64,6 +70,8 @@ impl Store {
             outcome.note(&plan);
             outcome.bytes_before = plan.bytes_before;
             outcome.bytes_after = self.size_after(&plan, &marks, progress)?;
+            outcome.bytes_copied = outcome.bytes_after + plan.bytes_dropped() - plan.bytes_before;
+            outcome.bytes_dead = plan.bytes_left;
             return Ok(outcome);
         }
         outcome.expired = self.log.expire_dead()?.len() as u64;
@@ -77,14 +85,17 @@ impl Store {
             }
             outcome.bytes_spared = plan.bytes_spared;
             outcome.bytes_after = plan.bytes_before;
+            outcome.bytes_dead = plan.bytes_dead;
             if plan.steps.is_empty() {
                 break;
             }
             self.carry_out(&plan, &marks, catalog.seq(), &mut outcome, progress)?;
             let after = self.refresh()?;
             outcome.bytes_after = total_bytes(&after);
+            outcome.bytes_copied +=
+                (outcome.bytes_after + plan.bytes_dropped()).saturating_sub(plan.bytes_before);
         }
-        outcome.orphans = self.sweep(progress)?;
+        (outcome.orphans, outcome.orphan_bytes) = self.sweep(progress)?;
         self.objects.refill()?;
         let catalog = self.catalog();
         if self.keeper.is_open() {
@@ -94,7 +105,11 @@ impl Store {
     }
 
     /// Bytes that `gc --all` would leave if the snapshots that `without` names were deleted.
-    pub(crate) fn bytes_without(&self, without: &dyn Fn(&Uid) -> bool, progress: &Progress) -> Result<u64> {
+    pub(crate) fn bytes_without(
+        &self,
+        without: &dyn Fn(&Uid) -> bool,
+        progress: &Progress,
+    ) -> Result<u64> {
         let catalog = self.refresh()?;
         let roots = catalog.roots_without(without);
         let marks = self.mark(&catalog, &roots, &|uid| !without(uid), progress)?;
@@ -120,14 +135,18 @@ impl Store {
         let mut writer = Writer::new(self, SessionKind::Gc, Purse::Reserve)?;
         let done = plan.steps.iter().try_for_each(|step| {
             self.copy_live(step, marks, &mut writer, progress)?;
-            let kept = step.kept.iter().filter_map(|n| writer.catalog().pack_numbered(*n).map(|p| p.name));
+            let kept = step
+                .kept
+                .iter()
+                .filter_map(|n| writer.catalog().pack_numbered(*n).map(|p| p.name));
             let kept = kept.collect();
             let dropped: Vec<_> = step.dropped.iter().map(|p| p.name).collect();
             writer.compact(base, &dropped, kept)?;
             for name in &dropped {
                 self.objects.delete(&name.key())?;
             }
-            let wholly = |p: &&Arc<crate::catalog::PackState>| marks.packs[&p.number].live_entries == 0;
+            let wholly =
+                |p: &&Arc<crate::catalog::PackState>| marks.packs[&p.number].live_entries == 0;
             let dead = step.dropped.iter().filter(wholly).count() as u64;
             outcome.dead_packs += dead;
             outcome.rewritten_packs += step.dropped.len() as u64 - dead;
@@ -140,7 +159,13 @@ impl Store {
         }
     }
 
-    fn copy_live(&self, step: &Step, marks: &Marks, out: &mut dyn Out, progress: &Progress) -> Result<()> {
+    fn copy_live(
+        &self,
+        step: &Step,
+        marks: &Marks,
+        out: &mut dyn Out,
+        progress: &Progress,
+    ) -> Result<()> {
         for kind in [PackKind::Clusters, PackKind::Nodes] {
             let mut rewriter = Rewriter::new(&*self.objects, self.geometry(), kind);
             for pack in step.dropped.iter().filter(|p| p.record.kind == kind) {
@@ -158,7 +183,12 @@ impl Store {
             let mut counter = Counter::new(self.id(), self.geometry().cluster_bytes);
             self.copy_live(step, marks, &mut counter, progress)?;
             counter.end();
-            bytes = bytes + counter.bytes - step.dropped.iter().map(|p| u64::from(p.record.size)).sum::<u64>();
+            bytes = bytes + counter.bytes
+                - step
+                    .dropped
+                    .iter()
+                    .map(|p| u64::from(p.record.size))
+                    .sum::<u64>();
         }
         Ok(bytes)
     }
@@ -182,10 +212,18 @@ fn sound(marks: &Marks) -> Result<()> {
     let doing = "finding what is reachable";
     if let Some((root, e)) = marks.broken.first() {
         let why = format!("manifest {root} cannot be read; nothing was removed: {e}");
-        return Err(Error::new(ErrorKind::Corrupt, doing).detail(why).hint("`still verify` lists all damage"));
+        return Err(Error::new(ErrorKind::Corrupt, doing)
+            .detail(why)
+            .hint("`still verify` lists all damage"));
     }
-    let Some(first): Option<&Hash> = marks.missing.first() else { return Ok(()) };
+    let Some(first): Option<&Hash> = marks.missing.first() else {
+        return Ok(());
+    };
     let n = marks.missing.len();
-    let why = format!("{n} reachable clusters or nodes are in no live pack, {first} first; nothing was removed");
-    Err(Error::new(ErrorKind::Corrupt, doing).detail(why).hint("`still verify` lists all damage"))
+    let why = format!(
+        "{n} reachable clusters or nodes are in no live pack, {first} first; nothing was removed"
+    );
+    Err(Error::new(ErrorKind::Corrupt, doing)
+        .detail(why)
+        .hint("`still verify` lists all damage"))
 }

@@ -35,13 +35,31 @@ pub struct Plan {
     pub bytes_dead: u64,
     /// Bytes of dead packs that a session that is open, or a pin, keeps.
     pub bytes_spared: u64,
+    /// Dead bytes that the plan leaves.
+    pub bytes_left: u64,
+}
+
+impl Plan {
+    /// Bytes of the packs that stop to be live.
+    pub fn bytes_dropped(&self) -> u64 {
+        self.steps
+            .iter()
+            .flat_map(|s| &s.dropped)
+            .map(|p| u64::from(p.record.size))
+            .sum()
+    }
 }
 
 /// Bytes of the pack that nothing reachable needs, by its share of entries.
 pub fn dead_bytes(pack: &PackState, marks: &Marks) -> u64 {
-    let (size, entries) = (u64::from(pack.record.size), u64::from(pack.record.entries.max(1)));
+    let (size, entries) = (
+        u64::from(pack.record.size),
+        u64::from(pack.record.entries.max(1)),
+    );
     match marks.packs.get(&pack.number) {
-        Some(m) if !m.unreadable => size * (entries - u64::from(m.live_entries).min(entries)) / entries,
+        Some(m) if !m.unreadable => {
+            size * (entries - u64::from(m.live_entries).min(entries)) / entries
+        }
         _ => 0,
     }
 }
@@ -64,13 +82,23 @@ pub fn plan(catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
         }
     }
     // Mostly dead ones first: they give most for what must be copied. Ties by number, so that plans can be compared.
-    let share = |(pack, dead): &(Arc<PackState>, u64)| dead * 1_000_000 / u64::from(pack.record.size.max(1));
+    let share = |(pack, dead): &(Arc<PackState>, u64)| {
+        dead * 1_000_000 / u64::from(pack.record.size.max(1))
+    };
     candidates.sort_by_key(|c| (std::cmp::Reverse(share(c)), c.0.number));
     let mut left = plan.bytes_dead - plan.bytes_spared;
     let mut total = plan.bytes_before;
-    let mut chooser = Chooser { marks, dropped: BTreeSet::new(), kept: BTreeSet::new(), copied: 0 };
+    let mut chooser = Chooser {
+        marks,
+        dropped: BTreeSet::new(),
+        kept: BTreeSet::new(),
+        copied: 0,
+    };
     for (pack, dead) in candidates {
-        let wholly = marks.packs.get(&pack.number).is_some_and(|m| m.live_entries == 0);
+        let wholly = marks
+            .packs
+            .get(&pack.number)
+            .is_some_and(|m| m.live_entries == 0);
         if !wholly && !all && left * DEAD_ONE_IN <= total {
             break;
         }
@@ -80,6 +108,7 @@ pub fn plan(catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
         left -= dead;
         total -= dead;
     }
+    plan.bytes_left = left;
     plan
 }
 
@@ -93,7 +122,9 @@ struct Chooser<'a> {
 impl Chooser<'_> {
     /// False where the pack justifies another drop of this plan, or is justified by one: a later round takes it.
     fn add(&mut self, plan: &mut Plan, pack: Arc<PackState>, wholly: bool, dead: u64) -> bool {
-        let Some(own) = self.marks.packs.get(&pack.number) else { return false };
+        let Some(own) = self.marks.packs.get(&pack.number) else {
+            return false;
+        };
         if self.kept.contains(&pack.number) || !own.elsewhere.is_disjoint(&self.dropped) {
             return false;
         }
@@ -106,7 +137,11 @@ impl Chooser<'_> {
         self.copied += copied;
         self.dropped.insert(pack.number);
         self.kept.extend(&own.elsewhere);
-        *(if wholly { &mut plan.dead_packs } else { &mut plan.rewritten_packs }) += 1;
+        *(if wholly {
+            &mut plan.dead_packs
+        } else {
+            &mut plan.rewritten_packs
+        }) += 1;
         if let Some(step) = plan.steps.last_mut() {
             step.kept.extend(&own.elsewhere);
             step.dropped.push(pack);

@@ -65,7 +65,11 @@ impl<'a> Writer<'a> {
     /// Nothing is written, and no session opened, before there is something to store.
     pub fn new(store: &'a Store, kind: SessionKind, purse: Purse) -> Result<Self> {
         let catalog = store.log.refresh()?;
-        let nodes = Nodes::new(store.objects.clone(), &catalog, store.geometry().cluster_bytes)?;
+        let nodes = Nodes::new(
+            store.objects.clone(),
+            &catalog,
+            store.geometry().cluster_bytes,
+        )?;
         Ok(Self {
             store,
             purse,
@@ -106,11 +110,16 @@ impl<'a> Writer<'a> {
 
     /// Opens the index and brings it in step with the packs live now.
     pub(super) fn open_index(&self) -> Result<()> {
-        self.store.index_packs(&self.store.log.current()).map(|_| ())
+        self.store
+            .index_packs(&self.store.log.current())
+            .map(|_| ())
     }
 
     pub(super) fn encoder(&self) -> Encoder<'_> {
-        Encoder { geometry: self.geometry(), codec: &self.codec }
+        Encoder {
+            geometry: self.geometry(),
+            codec: &self.codec,
+        }
     }
 
     /// Clusters of this root are taken over without looking them up.
@@ -140,7 +149,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends a frame of clusters as it stands in another pack, or encoded anew.
-    pub fn store_encoded(&mut self, kind: PackKind, frame: &EncodedFrame, hashes: &[Hash]) -> Result<()> {
+    pub fn store_encoded(
+        &mut self,
+        kind: PackKind,
+        frame: &EncodedFrame,
+        hashes: &[Hash],
+    ) -> Result<()> {
         self.push(kind, frame, hashes)
     }
 
@@ -157,7 +171,11 @@ impl<'a> Writer<'a> {
         self.fresh.insert(hash);
         self.nodes_frame_bytes += bytes.len();
         self.nodes_frame.push((hash, bytes));
-        if self.nodes_frame_bytes >= NODE_FRAME_BYTES { self.end_nodes_frame() } else { Ok(()) }
+        if self.nodes_frame_bytes >= NODE_FRAME_BYTES {
+            self.end_nodes_frame()
+        } else {
+            Ok(())
+        }
     }
 
     fn end_nodes_frame(&mut self) -> Result<()> {
@@ -178,7 +196,11 @@ impl<'a> Writer<'a> {
     }
 
     fn push(&mut self, kind: PackKind, frame: &EncodedFrame, hashes: &[Hash]) -> Result<()> {
-        if self.slot(kind).as_ref().is_some_and(|pack| !pack.room_for(frame)) {
+        if self
+            .slot(kind)
+            .as_ref()
+            .is_some_and(|pack| !pack.room_for(frame))
+        {
             self.seal(kind)?;
         }
         if self.slot(kind).is_none() {
@@ -203,20 +225,40 @@ impl<'a> Writer<'a> {
         if self.session.is_none() {
             let roots = self.rely_roots.clone();
             // Roots that are gone already are found out when the operation ends.
-            let session = self.store.log.open_session(self.kind, self.purse, &mut |catalog| {
-                let roots: Vec<Hash> = roots.iter().filter(|r| catalog.reachable(r)).copied().collect();
-                Ok(if roots.is_empty() { vec![] } else { vec![Op::Pin { packs: vec![], roots }] })
-            })?;
+            let session = self
+                .store
+                .log
+                .open_session(self.kind, self.purse, &mut |catalog| {
+                    let roots: Vec<Hash> = roots
+                        .iter()
+                        .filter(|r| catalog.reachable(r))
+                        .copied()
+                        .collect();
+                    Ok(if roots.is_empty() {
+                        vec![]
+                    } else {
+                        vec![Op::Pin {
+                            packs: vec![],
+                            roots,
+                        }]
+                    })
+                })?;
             self.session = Some(session);
         }
-        let session = self.session.as_ref().map(Session::id).ok_or_else(no_session)?;
+        let session = self
+            .session
+            .as_ref()
+            .map(Session::id)
+            .ok_or_else(no_session)?;
         let n = self.packs_begun;
         self.packs_begun += 1;
         Ok(PackName { session, n })
     }
 
     fn seal(&mut self, kind: PackKind) -> Result<()> {
-        let Some(pack) = self.slot(kind).take() else { return Ok(()) };
+        let Some(pack) = self.slot(kind).take() else {
+            return Ok(());
+        };
         while self.flights.len() >= FLIGHTS_MAX {
             self.land()?;
         }
@@ -230,7 +272,9 @@ impl<'a> Writer<'a> {
     }
 
     fn land(&mut self) -> Result<()> {
-        let Some(flight) = self.flights.pop_front() else { return Ok(()) };
+        let Some(flight) = self.flights.pop_front() else {
+            return Ok(());
+        };
         let landed = flight.join().map_err(|_| {
             Error::new(ErrorKind::Poisoned, "writing a pack").detail("the writing thread panicked")
         })??;
@@ -251,20 +295,29 @@ impl<'a> Writer<'a> {
 
     /// Publishes the packs that are durable and indexes them, so that others find what is in them.
     pub fn publish(&mut self) -> Result<()> {
-        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
         if self.landed.is_empty() {
             return Ok(());
         }
         let packs: Vec<PackRecord> = self.landed.iter().map(|p| p.record).collect();
-        let catalog = self.store.log.commit(session, self.purse, Durability::Later, &mut |_| {
-            Ok(vec![Op::Publish { packs: packs.clone() }])
-        })?;
+        let catalog = self
+            .store
+            .log
+            .commit(session, self.purse, Durability::Later, &mut |_| {
+                Ok(vec![Op::Publish {
+                    packs: packs.clone(),
+                }])
+            })?;
         self.published(&catalog)
     }
 
     fn published(&mut self, catalog: &Arc<Catalog>) -> Result<()> {
         for pack in std::mem::take(&mut self.landed) {
-            let Some(number) = catalog.pack(&pack.name).map(|p| p.number) else { continue };
+            let Some(number) = catalog.pack(&pack.name).map(|p| p.number) else {
+                continue;
+            };
             for (hash, _) in &pack.entries {
                 self.fresh.remove(hash);
             }
@@ -290,24 +343,38 @@ impl<'a> Writer<'a> {
     /// returns. `plan` is asked again for each state that the entry is tried on.
     ///
     /// Fails with `Busy` when what was relied on has gone meanwhile: then `forget` and ingest again.
-    pub fn finish(&mut self, plan: &mut dyn FnMut(&Catalog) -> Result<Vec<Op>>) -> Result<Arc<Catalog>> {
+    pub fn finish(
+        &mut self,
+        plan: &mut dyn FnMut(&Catalog) -> Result<Vec<Op>>,
+    ) -> Result<Arc<Catalog>> {
         self.flush()?;
         let mut first = Vec::new();
         if !self.landed.is_empty() {
-            first.push(Op::Publish { packs: self.landed.iter().map(|p| p.record).collect() });
+            first.push(Op::Publish {
+                packs: self.landed.iter().map(|p| p.record).collect(),
+            });
         }
         if !self.rely_packs.is_empty() || !self.rely_roots.is_empty() {
             let packs = self.rely_packs.iter().copied().collect();
-            first.push(Op::Rely { packs, roots: self.rely_roots.iter().copied().collect() });
+            first.push(Op::Rely {
+                packs,
+                roots: self.rely_roots.iter().copied().collect(),
+            });
         }
         let Some(mut session) = self.session.take() else {
-            return self.store.log.commit_alone(self.kind, self.purse, &mut |catalog, _| {
-                Ok([first.clone(), plan(catalog)?].concat())
-            });
+            return self
+                .store
+                .log
+                .commit_alone(self.kind, self.purse, &mut |catalog, _| {
+                    Ok([first.clone(), plan(catalog)?].concat())
+                });
         };
-        let committed = self.store.log.commit(&mut session, self.purse, Durability::Now, &mut |catalog| {
-            Ok([first.clone(), plan(catalog)?, vec![Op::Close]].concat())
-        });
+        let committed =
+            self.store
+                .log
+                .commit(&mut session, self.purse, Durability::Now, &mut |catalog| {
+                    Ok([first.clone(), plan(catalog)?, vec![Op::Close]].concat())
+                });
         match committed {
             Ok(catalog) => {
                 self.store.log.ended(session);
@@ -327,16 +394,33 @@ impl<'a> Writer<'a> {
     }
 
     /// Replaces packs: what was stored since the last time becomes live, `dropped` stop to be, in one durable entry.
-    pub fn compact(&mut self, base: Sequence, dropped: &[PackName], kept: Vec<PackName>) -> Result<()> {
+    pub fn compact(
+        &mut self,
+        base: Sequence,
+        dropped: &[PackName],
+        kept: Vec<PackName>,
+    ) -> Result<()> {
         self.flush()?;
         let new = self.landed.iter().map(|p| p.record).collect();
-        let op = Op::Compact { base, new, dropped: dropped.to_vec(), kept };
+        let op = Op::Compact {
+            base,
+            new,
+            dropped: dropped.to_vec(),
+            kept,
+        };
         let Some(session) = &mut self.session else {
             let mut plan = |_: &Catalog, _| Ok(vec![op.clone()]);
-            return self.store.log.commit_alone(self.kind, self.purse, &mut plan).map(|_| ());
+            return self
+                .store
+                .log
+                .commit_alone(self.kind, self.purse, &mut plan)
+                .map(|_| ());
         };
         let plan = &mut |_: &Catalog| Ok(vec![op.clone()]);
-        let catalog = self.store.log.commit(session, self.purse, Durability::Now, plan)?;
+        let catalog = self
+            .store
+            .log
+            .commit(session, self.purse, Durability::Now, plan)?;
         self.published(&catalog)
     }
 
@@ -400,5 +484,9 @@ fn fly(objects: &dyn Objects, pack: SealedPack, purse: Purse) -> Result<Landed> 
             .detail("a pack name was used twice"));
     }
     objects.sync(&format!("packs/{}", pack.name.session))?;
-    Ok(Landed { name: pack.name, record: pack.record, entries: pack.entries })
+    Ok(Landed {
+        name: pack.name,
+        record: pack.record,
+        entries: pack.entries,
+    })
 }
