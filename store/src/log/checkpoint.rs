@@ -83,6 +83,8 @@ impl Log {
         let Some(older) = checkpoints.iter().rev().find(|seq| **seq < newest) else {
             return Ok(());
         };
+        // With a damaged one the entries since the one before are all there is, should the newest be damaged too.
+        read(&*self.objects, *older)?;
         for seq in checkpoints.iter().filter(|seq| *seq < older) {
             self.objects.delete(&checkpoint_key(*seq))?;
         }
