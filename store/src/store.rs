@@ -11,6 +11,7 @@ use crate::index::{IndexHome, Key, key_of};
 use crate::log::Log;
 use crate::object::{Local, Objects, Purse, Put, get_whole};
 use crate::pack::table::Table;
+use crate::tuning::Tuning;
 use crate::world::World;
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ pub struct Store {
     pub(crate) log: Log,
     pub(crate) keeper: Keeper,
     pub(crate) say: Say,
+    pub(crate) tuning: Tuning,
     file: StoreFile,
 }
 
@@ -82,6 +84,11 @@ impl Store {
 
     /// Opens the store behind `doors`: reads `store.json` and folds the log. Changes nothing.
     pub fn open(doors: Doors) -> Result<Self> {
+        Self::open_tuned(doors, Tuning::default())
+    }
+
+    /// The same with other sizes and intervals: for tests.
+    pub fn open_tuned(doors: Doors, tuning: Tuning) -> Result<Self> {
         let Doors {
             objects,
             local,
@@ -90,7 +97,7 @@ impl Store {
             say,
         } = doors;
         let file = read_store_file(&*objects)?;
-        let log = Log::open(objects.clone(), local.clone(), world.clone())?;
+        let log = Log::open_with(objects.clone(), local.clone(), world.clone(), tuning.log)?;
         let keeper = Keeper::new(index, say.clone());
         Ok(Self {
             objects,
@@ -99,6 +106,7 @@ impl Store {
             log,
             keeper,
             say,
+            tuning,
             file,
         })
     }

@@ -66,7 +66,7 @@ impl Store {
         if options.dry_run {
             let catalog = self.refresh()?;
             let marks = self.mark_sound(&catalog, progress)?;
-            let plan = plan(&catalog, &marks, options.all);
+            let plan = self.plan(&catalog, &marks, options.all);
             outcome.note(&plan);
             outcome.bytes_before = plan.bytes_before;
             outcome.bytes_after = self.size_after(&plan, &marks, progress)?;
@@ -79,7 +79,7 @@ impl Store {
         for round in 0..ROUNDS {
             let catalog = self.refresh()?;
             let marks = self.mark_sound(&catalog, progress)?;
-            let plan = plan(&catalog, &marks, options.all);
+            let plan = self.plan(&catalog, &marks, options.all);
             if round == 0 {
                 outcome.bytes_before = plan.bytes_before;
             }
@@ -114,7 +114,11 @@ impl Store {
         let roots = catalog.roots_without(without);
         let marks = self.mark(&catalog, &roots, &|uid| !without(uid), progress)?;
         sound(&marks)?;
-        self.size_after(&plan(&catalog, &marks, true), &marks, progress)
+        self.size_after(&self.plan(&catalog, &marks, true), &marks, progress)
+    }
+
+    fn plan(&self, catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
+        plan(catalog, marks, all, self.tuning.gc_step_bytes)
     }
 
     fn mark_sound(&self, catalog: &Catalog, progress: &Progress) -> Result<Marks> {
@@ -180,7 +184,11 @@ impl Store {
     fn size_after(&self, plan: &Plan, marks: &Marks, progress: &Progress) -> Result<u64> {
         let mut bytes = plan.bytes_before;
         for step in &plan.steps {
-            let mut counter = Counter::new(self.id(), self.geometry().cluster_bytes);
+            let mut counter = Counter::new(
+                self.id(),
+                self.geometry().cluster_bytes,
+                self.tuning.pack_bytes,
+            );
             self.copy_live(step, marks, &mut counter, progress)?;
             counter.end();
             bytes = bytes + counter.bytes

@@ -25,10 +25,6 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Packs on their way to the disk at a time; each costs its size in memory.
-const FLIGHTS_MAX: usize = 1;
-/// Durable packs before they are published, so that others find their clusters and a crash loses little.
-const PUBLISH_EVERY: usize = 8;
 /// Bytes of manifest nodes in a frame.
 pub(crate) const NODE_FRAME_BYTES: usize = 64 << 10;
 
@@ -206,7 +202,9 @@ impl<'a> Writer<'a> {
         if self.slot(kind).is_none() {
             let name = self.next_name()?;
             let cluster_bytes = self.geometry().cluster_bytes;
-            *self.slot(kind) = Some(PackBuilder::new(self.store.id(), name, kind, cluster_bytes));
+            let pack = PackBuilder::new(self.store.id(), name, kind, cluster_bytes)
+                .with_target(self.store.tuning.pack_bytes);
+            *self.slot(kind) = Some(pack);
         }
         if let Some(pack) = self.slot(kind) {
             pack.push(frame, hashes);
@@ -259,14 +257,19 @@ impl<'a> Writer<'a> {
         let Some(pack) = self.slot(kind).take() else {
             return Ok(());
         };
-        while self.flights.len() >= FLIGHTS_MAX {
+        let tuning = self.store.tuning;
+        while self.flights.len() >= tuning.packs_in_flight.max(1) {
             self.land()?;
         }
-        if self.landed.len() >= PUBLISH_EVERY {
+        if self.landed.len() >= tuning.publish_every {
             self.publish()?;
         }
         let (objects, purse) = (self.store.objects.clone(), self.purse);
         let flight = move || fly(&*objects, pack.seal(), purse);
+        if tuning.packs_in_flight == 0 {
+            self.landed.push(flight()?);
+            return Ok(());
+        }
         self.flights.push_back(std::thread::spawn(flight));
         Ok(())
     }
