@@ -7,11 +7,11 @@ use stillpoint_api::store::disk::sim::{CrashMode, SimDisk};
 use stillpoint_api::store::disk::{Disk, OpenMode};
 use stillpoint_api::store::geometry::{Compression, Geometry};
 use stillpoint_api::store::id::Hash;
-use stillpoint_api::store::index::memory::MemoryIndex;
-use stillpoint_api::store::log::Options;
+use stillpoint_api::store::index::memory::MemoryHome;
 use stillpoint_api::store::object::local::{LocalObjects, Reserve};
 use stillpoint_api::store::object::{Local, Objects};
 use stillpoint_api::store::store::{Doors, Store};
+use stillpoint_api::store::tuning::Tuning;
 use stillpoint_api::store::world::{Moment, World};
 use stillpoint_api::{Result, System};
 
@@ -22,6 +22,17 @@ const GEOMETRY: Geometry =
 /// Small, so that a test that fills the disk soon meets its end.
 const RESERVE: Reserve =
     Reserve { entry_files: 4, entry_bytes: 64 << 10, pack_files: 2, pack_bytes: 512 << 10 };
+
+/// Packs of a few frames, written by the thread that fills them, so that little data makes many calls in one order.
+pub fn small() -> Tuning {
+    Tuning {
+        pack_bytes: 48 << 10,
+        packs_in_flight: 0,
+        publish_every: 2,
+        gc_step_bytes: 64 << 10,
+        ..Tuning::default()
+    }
+}
 
 /// Counts instead of a clock, hashes instead of dice.
 pub struct CountingWorld {
@@ -48,25 +59,24 @@ impl World for CountingWorld {
 /// A computer: what survives it being switched off, and the index, which need not.
 pub struct Machine {
     pub disk: SimDisk,
-    pub index: MemoryIndex,
-    pub options: Options,
+    pub index: MemoryHome,
+    pub tuning: Tuning,
     /// Opened so often: no two openings meet the same chance.
     boots: AtomicU64,
 }
 
 impl Machine {
     /// With an empty store and an empty folder for images.
-    pub fn new(seed: u64, options: Options) -> Self {
+    pub fn new(seed: u64, tuning: Tuning) -> Self {
         let disk = SimDisk::new(seed);
         disk.create_folders(Path::new("/images")).unwrap();
         disk.sync_folder(Path::new("/")).unwrap();
-        let machine =
-            Self { disk, index: MemoryIndex::default(), options, boots: AtomicU64::new(0) };
-        let world = machine.world();
-        let disk = Arc::new(machine.disk.clone());
-        let objects = LocalObjects::create(disk, Path::new(STORE), RESERVE, world.random()).unwrap();
-        Store::create(&objects, &world, GEOMETRY).unwrap();
-        machine
+        let world = CountingWorld { seed, count: AtomicU64::new(0) };
+        let folder: Arc<dyn Disk> = Arc::new(disk.clone());
+        let objects =
+            LocalObjects::create(folder, Path::new(STORE), RESERVE, world.random()).unwrap();
+        let index = MemoryHome::new(Store::create(&objects, &world, GEOMETRY).unwrap().id);
+        Self { disk, index, tuning, boots: AtomicU64::new(0) }
     }
 
     fn world(&self) -> CountingWorld {
@@ -80,9 +90,9 @@ impl Machine {
     }
 
     /// What comes up after this one has crashed.
-    pub fn restart(&self, mode: CrashMode, index: MemoryIndex) -> Self {
+    pub fn restart(&self, mode: CrashMode, index: MemoryHome) -> Self {
         let boots = AtomicU64::new(self.boots.load(Ordering::Relaxed));
-        Self { disk: self.disk.restart(mode), index, options: self.options, boots }
+        Self { disk: self.disk.restart(mode), index, tuning: self.tuning, boots }
     }
 
     pub fn objects(&self) -> Result<LocalObjects> {
@@ -104,8 +114,7 @@ impl Machine {
             world: Arc::new(self.world()),
             say: Arc::new(|_| {}),
         };
-        let store = Store::open_with(doors, self.options)?;
-        Ok(System::over(store, Arc::new(self.disk.clone())))
+        System::with_tuning(doors, Arc::new(self.disk.clone()), self.tuning)
     }
 
     pub fn read(&self, path: &str) -> Result<Vec<u8>> {

@@ -1,13 +1,12 @@
 //! Two writers on one store: the operations of one run in the middle of an operation of the other.
 
-use crate::bench::{Machine, alone, points, seed};
+use crate::bench::{Machine, alone, points, seed, small};
 use crate::check::check;
 use crate::steps::{Expect, Step, prepared};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use stillpoint_api::store::disk::sim::CrashMode;
 use stillpoint_api::store::id::SessionId;
-use stillpoint_api::store::log::Options;
 use stillpoint_api::store::object::local::LocalObjects;
 use stillpoint_api::store::object::{Lease, Local, Objects, Purse, Put};
 use stillpoint_api::{ErrorKind, Result};
@@ -154,7 +153,7 @@ fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) 
 /// Others between any two calls, and for some of these places a crash at many points.
 fn meet(name: &str, before: &[Step], first: &Step, others: &[Step], excused: &[ErrorKind]) {
     alone(|| {
-        let (template, from) = prepared(seed(), Options::default(), before);
+        let (template, from) = prepared(seed(), small(), before);
         let (_, ran) = two(template.copy(), &from, first, others, u64::MAX);
         assert!(ran.ledger.refused.is_empty(), "{name}: {:?}", ran.ledger.refused);
         for at in points(ran.calls, 60) {

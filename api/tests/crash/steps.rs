@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use stillpoint_api::store::ops::gc;
 use stillpoint_api::store::progress::Progress;
+use stillpoint_api::store::tuning::Tuning;
 use stillpoint_api::{Create, Error, Import, Result, System};
 
 type Bytes = Arc<Vec<u8>>;
@@ -164,8 +165,8 @@ pub fn run(machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
 }
 
 /// A machine after these steps, none of which may fail.
-pub fn prepared(seed: u64, options: stillpoint_api::store::log::Options, steps: &[Step]) -> (Machine, Expect) {
-    let machine = Machine::new(seed, options);
+pub fn prepared(seed: u64, tuning: Tuning, steps: &[Step]) -> (Machine, Expect) {
+    let machine = Machine::new(seed, tuning);
     let trace = run(&machine, &Expect::default(), steps);
     if let Some((step, e)) = trace.failed {
         panic!("{step:?} fails on a good disk: {e:?}");
