@@ -287,32 +287,29 @@ impl Store {
                 _ => extents.push(range),
             }
         };
-        let Ok(nodes) = self.nodes() else {
+        let nodes = self.nodes();
+        let walker = nodes
+            .as_ref()
+            .map(|nodes| Walker::new(nodes, content.root, clusters));
+        let Ok(Ok(mut walker)) = walker else {
             add(0, clusters);
             return extents;
         };
         let mut at = 0;
-        while at < clusters {
-            match next_piece(&nodes, content, clusters, at) {
-                Ok(None) => break,
-                Ok(Some(piece)) => {
-                    if let Piece::Leaf { first, node, count } = &piece {
-                        for i in 0..*count {
-                            if matches!(node.child(i as usize), Child::Hash(h) if lost.contains(&h))
-                            {
-                                add(first + i, first + i + 1);
-                            }
+        while let Some(piece) = walker.next() {
+            match piece {
+                Ok(Piece::Leaf { first, node, count }) => {
+                    for i in 0..count {
+                        if matches!(node.child(i as usize), Child::Hash(h) if lost.contains(&h)) {
+                            add(first + i, first + i + 1);
                         }
                     }
-                    at = piece.end();
                 }
-                // What a node covers at least: its leaf.
-                Err(_) => {
-                    let next = (at / 256 + 1) * 256;
-                    add(at, next.min(clusters));
-                    at = next;
-                }
+                Ok(Piece::Uniform { .. }) => {}
+                // The walk goes on behind what the unreadable node covers.
+                Err(_) => add(at, walker.position()),
             }
+            at = walker.position();
         }
         extents
     }
@@ -339,17 +336,6 @@ impl Store {
             crate::format::codec::encode(&*good.lock().unwrap_or_else(PoisonError::into_inner));
         self.local.put_note(NOTE, &note).unwrap_or_default();
     }
-}
-
-fn next_piece(
-    nodes: &crate::content::nodes::Nodes<'_>,
-    content: Content,
-    clusters: u64,
-    at: u64,
-) -> Result<Option<Piece>> {
-    let mut walker = Walker::new(nodes, content.root, clusters)?;
-    walker.seek(at);
-    walker.next().transpose()
 }
 
 fn describe(e: &Error) -> String {
