@@ -3,7 +3,8 @@
 //!
 //! ORDER: an entry that is acknowledged is durable, and with it all before it, whoever wrote them.
 
-use super::{LOG, Log, Session, State, entry_key};
+use super::fate::{Fate, Slot, unclear};
+use super::{Log, Session, State, entry_key};
 use crate::catalog::{Catalog, Invalid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::codec;
@@ -117,14 +118,16 @@ impl Log {
                 self.drop_lock(&author, entry.session);
                 return Err(refused(&entry, why));
             }
-            if !self.create(seq, &bytes, purse)? {
+            let slot = self.create(seq, &bytes, purse)?;
+            let fate = self.fate(&mut state, seq, &entry, slot)?;
+            if fate != Fate::Counted {
                 drop(lease);
                 self.drop_lock(&author, entry.session);
-                continue;
-            }
-            if !self.is_counted(&mut state, seq, &entry)? {
-                drop(lease);
-                self.drop_lock(&author, entry.session);
+                // A session that nobody has used can be opened again; what else it did may have been done.
+                let is_new = matches!(author, Author::New { close: false, .. });
+                if fate == Fate::Unclear && !is_new {
+                    return Err(unclear());
+                }
                 continue;
             }
             if state.catalog.seq() < seq {
@@ -237,20 +240,26 @@ impl Log {
         Ok((bytes, checksum))
     }
 
-    /// Whether the slot is ours. While the answer is unclear the same bytes are put at the same key, until somebody owns it.
-    fn create(&self, seq: Sequence, bytes: &[u8], purse: Purse) -> Result<bool> {
+    /// Whose the slot is. While the answer is unclear the same bytes are put at the same key, until somebody owns it.
+    fn create(&self, seq: Sequence, bytes: &[u8], purse: Purse) -> Result<Slot> {
         let key = entry_key(seq);
         let mut tries = 0;
         loop {
             let failed = match self.objects.put_new(&key, &[bytes], purse) {
-                Ok(Put::Created) => return Ok(true),
+                Ok(Put::Created) => {
+                    let (ours, clear) = (true, tries == 0);
+                    return Ok(Slot { ours, clear });
+                }
                 Ok(Put::Exists) => None,
                 // Refused before anything was done: nothing is unclear.
                 Err(e) if !matches!(e.kind(), ErrorKind::Io) => return Err(e),
                 Err(e) => Some(e),
             };
             match get_whole(&*self.objects, &key, ENTRY_BYTES_MAX) {
-                Ok(there) => return Ok(there == bytes),
+                Ok(there) => {
+                    let (ours, clear) = (there == bytes, tries == 0);
+                    return Ok(Slot { ours, clear });
+                }
                 Err(e) if e.kind() == ErrorKind::NotFound && tries < UNCLEAR_TRIES => tries += 1,
                 Err(e) => {
                     let why = "whether the entry was written is unclear; look with `still list`";
@@ -258,40 +267,6 @@ impl Log {
                 }
             }
         }
-    }
-
-    /// Whether the entry that was just put counts. One below a checkpoint that does not count it was put into a dead slot:
-    /// it is removed, and the state is that of the checkpoint.
-    fn is_counted(&self, state: &mut State, seq: Sequence, entry: &Entry) -> Result<bool> {
-        if !self.options.rules.look_for_checkpoint || !self.has_checkpoint_from(seq)? {
-            return Ok(true);
-        }
-        self.reload(state)?;
-        let session = state.catalog.session(&entry.session);
-        let counted = match session {
-            Some(session) => session.counter >= entry.counter,
-            // Ended, by its own entry or by another: then the slot itself tells, if it is still there.
-            None => self.is_in_chain(seq, entry)?,
-        };
-        if !counted {
-            self.objects.delete(&entry_key(seq))?;
-            self.objects.sync(LOG)?;
-        }
-        Ok(counted)
-    }
-
-    /// Whether the entry that stands at `seq` is the one that the next entry follows.
-    fn is_in_chain(&self, seq: Sequence, entry: &Entry) -> Result<bool> {
-        let own = super::fold::read_entry(&*self.objects, seq)?;
-        let next = super::fold::read_entry(&*self.objects, seq + 1)?;
-        let tip = super::checkpoint::read(&*self.objects, seq)
-            .map(|c| c.tip())
-            .ok();
-        Ok(own.is_some_and(|own| {
-            own.entry == *entry
-                && (tip == Some(own.checksum)
-                    || next.is_some_and(|next| next.previous == own.checksum))
-        }))
     }
 }
 

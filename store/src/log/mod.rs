@@ -5,6 +5,7 @@
 
 mod append;
 mod checkpoint;
+mod fate;
 mod fold;
 pub mod salvage;
 mod session;
