@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use stillpoint_api::store::disk::sim::SimDisk;
 use stillpoint_api::store::disk::{Disk, OpenMode};
-use stillpoint_api::store::index::memory::MemoryIndex;
+use stillpoint_api::store::index::memory::MemoryHome;
 use stillpoint_api::store::object::memory::{Gate, MemoryObjects};
 use stillpoint_api::store::ops::gc;
 use stillpoint_api::store::progress::Progress;
@@ -129,7 +129,7 @@ struct Ledger {
 #[derive(Clone)]
 struct Process {
     objects: MemoryObjects,
-    index: MemoryIndex,
+    index: MemoryHome,
 }
 
 struct Arena {
@@ -234,7 +234,7 @@ fn set_up(seed: u64) -> (Arc<Arena>, Vec<[Picture; 2]>) {
     let opened = Arc::new(Mutex::new(None));
     let process = |actor| Process {
         objects: gated(&opened, &objects, actor, seed),
-        index: MemoryIndex::default(),
+        index: MemoryHome::default(),
     };
     let arena = Arc::new(Arena {
         seed,
@@ -246,7 +246,7 @@ fn set_up(seed: u64) -> (Arc<Arena>, Vec<[Picture; 2]>) {
     });
     let plain = Process {
         objects: objects.fork_handle(),
-        index: MemoryIndex::default(),
+        index: MemoryHome::default(),
     };
     let system = arena.open(&plain, 50);
     let mut pictures = Vec::new();
@@ -513,7 +513,7 @@ fn run(seed: u64) -> BTreeMap<String, usize> {
 fn check(arena: &Arena) {
     let process = Process {
         objects: arena.processes[0].objects.fork_handle(),
-        index: MemoryIndex::default(),
+        index: MemoryHome::default(),
     };
     for dead in &arena.processes {
         dead.objects.kill();

@@ -1,12 +1,19 @@
 //! The door to the index: hash -> locations. A cache: it may forget, lie, fail or vanish, and costs time, never data.
 
+mod bucket;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod filter;
 pub mod keeper;
 pub mod memory;
-pub mod sled;
+pub mod paged;
+mod seal;
+mod sled;
 pub mod slot;
 
 use crate::error::Result;
 use crate::id::{Hash, PackName, PackNumber};
+use std::any::Any;
 
 /// First half of a hash: enough to find candidates, which are then compared whole in a pack's table.
 pub type Key = [u8; 16];
@@ -46,12 +53,11 @@ impl Places {
         if self.iter().any(|p| p == place) {
             return;
         }
-        match self.places.iter_mut().find(|p| p.is_none()) {
-            Some(free) => *free = Some(place),
-            None => {
-                self.places.rotate_left(1);
-                self.places[PLACES_MAX - 1] = Some(place);
-            }
+        if let Some(free) = self.places.iter_mut().find(|p| p.is_none()) {
+            *free = Some(place);
+        } else {
+            self.places.rotate_left(1);
+            self.places[PLACES_MAX - 1] = Some(place);
         }
     }
     /// Drops the places that `keep` refuses; true if any remain.
@@ -85,11 +91,27 @@ pub trait ClusterIndex: Send + Sync {
     fn flush(&self) -> Result<()>;
 }
 
+/// An opened index. The second value says, in words for the user, why it had to be made anew.
+pub type Opened = (Box<dyn ClusterIndex>, Option<String>);
+
 /// Where an index is found, or made anew.
 pub trait IndexHome: Send + Sync {
-    /// Opens this process's index, made anew if it is broken, of another version or of another store: then the second
-    /// value says why, in words for the user. `None`: no slot is free or nothing can be written here.
-    fn open(&self) -> Result<Option<(Box<dyn ClusterIndex>, Option<String>)>>;
+    /// Opens this process's index, made anew if it is broken, of another version or of another store. `None`: no slot
+    /// is free or nothing can be written here.
+    fn open(&self) -> Result<Option<Opened>>;
     /// Throws all indexes that nobody has open away.
     fn clear(&self) -> Result<()>;
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no words")
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect()
 }

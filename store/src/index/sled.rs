@@ -1,235 +1,321 @@
-//! The index on disk. The only file that names sled.
+//! The one file that names sled: numbered buckets of bytes and notes of packs, every call fenced.
 //!
-//! sled is an alpha and may fail or panic: every call is caught, and after the first failure the index answers nothing but
-//! errors, upon which it is thrown away.
+//! What sled 1.0.0-alpha.124 does that callers must not feel, and what is done about it:
+//! - its flusher thread aborts the process on any error: it is not started, `flush` is called instead;
+//! - rayon aborts when a job that sled spawned panics: sled writes on a pool of its own that catches it;
+//! - after a failed flush the next one waits for ever, and dropping a tree flushes: after a failure all is leaked;
+//! - what was written is never evicted from its cache: the database is closed and opened again now and then;
+//! - files that do not fit together make it spin: only a sealed folder is opened, see `seal`.
 
-use super::{ClusterIndex, Key, PLACES_MAX, Place, Places};
+use super::{seal, words};
 use crate::error::{Error, Result};
-use crate::id::{PackName, PackNumber, SessionId, Uid};
+use sled::{Config, Db, Tree};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-/// Changes with anything that this file stores.
-const VERSION: u32 = 1;
-/// Keys of a leaf: what sled's own default type has.
-const FANOUT: usize = 1024;
-/// Keys inserted at a time.
-const BATCH: usize = 16 << 10;
-/// Bytes of a place: pack number and entry.
-const PLACE_BYTES: usize = 8;
+/// Buckets of a page. A page is what is read for one lookup, so few.
+const FANOUT: usize = 8;
+/// Trees are not `Sync`: so many threads read at once without waiting for each other.
+const READERS: usize = 16;
+/// How long sled's log compactor is waited for before the folder is sealed.
+const SETTLE: Duration = Duration::from_millis(200);
 
-type Db = sled::Db<FANOUT>;
-type Tree = sled::Tree<FANOUT>;
+/// One opened database.
+struct Open {
+    base: Mutex<Base>,
+    readers: Vec<Mutex<Tree<FANOUT>>>,
+}
 
-/// An open sled database.
-pub struct SledIndex {
-    /// sled's handles are not for sharing: each thread of the pool has its own.
-    handles: Vec<Mutex<Handle>>,
+struct Base {
+    db: Db<FANOUT>,
+    meta: Tree<FANOUT>,
+    packs: Tree<FANOUT>,
+    places: Tree<FANOUT>,
+}
+
+/// A fenced sled database. After the first failure every call fails.
+pub(super) struct Pages {
+    folder: PathBuf,
+    cache_bytes: usize,
+    pool: rayon::ThreadPool,
+    open: RwLock<Option<Open>>,
     failed: AtomicBool,
+    /// Bytes put since the last flush, and since it was opened.
+    dirty: AtomicU64,
+    written: AtomicU64,
 }
 
-struct Handle {
-    db: Db,
-    places: Tree,
-    packs: Tree,
-}
+/// A key and its value.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
-/// Why a database cannot be used and must be made anew.
-pub enum Unusable {
-    /// It is of another store, or of another version of this file.
-    Foreign(String),
-    /// sled cannot open it.
-    Broken(String),
-}
-
-impl SledIndex {
-    /// Opens or makes the database in `path` for one store.
-    pub fn open(
-        path: &Path,
-        store: Uid,
-        cache_bytes: usize,
-    ) -> std::result::Result<Self, Unusable> {
-        let open = || -> std::io::Result<(Db, Tree, Tree, Tree)> {
-            // The level of zstd does little on hashes; the flusher only bounds what a crash forgets.
-            let config = sled::Config::new()
-                .path(path)
-                .cache_capacity_bytes(cache_bytes)
-                .zstd_compression_level(1)
-                .flush_every_ms(Some(1000));
-            let db: Db = config.open()?;
-            let (meta, places, packs) = (
-                db.open_tree("meta")?,
-                db.open_tree("places")?,
-                db.open_tree("packs")?,
-            );
-            Ok((db, meta, places, packs))
-        };
-        let (db, meta, places, packs) = caught(open).map_err(Unusable::Broken)?;
-        let own = [&VERSION.to_le_bytes()[..], &store.0].concat();
-        let there = caught(|| meta.get("store")).map_err(Unusable::Broken)?;
-        match there {
-            Some(there) if there.as_ref() == own => {}
-            Some(_) => {
-                return Err(Unusable::Foreign(
-                    "it is of another store or version".into(),
-                ));
+impl Pages {
+    /// Opens the database in `folder`, made if there is none; one that is there must be sealed.
+    pub(super) fn open(folder: &Path, cache_bytes: usize) -> Result<Self> {
+        if folder.symlink_metadata().is_ok() {
+            if !seal::holds(folder) {
+                return Err(Error::corrupt(
+                    "opening the index",
+                    "it was not closed or was changed",
+                )
+                .at(folder.display()));
             }
-            None if caught(|| packs.is_empty()).map_err(Unusable::Broken)? => {
-                caught(|| meta.insert("store", own.clone())).map_err(Unusable::Broken)?;
-            }
-            None => {
-                return Err(Unusable::Foreign(
-                    "it does not say which store it is of".into(),
-                ));
-            }
+            seal::lift(folder).map_err(|e| Error::io("opening the index", e))?;
         }
-        let handle = || {
-            let (db, places, packs) = (db.clone(), places.clone(), packs.clone());
-            Mutex::new(Handle { db, places, packs })
-        };
-        let handles = (0..rayon::current_num_threads().max(1))
-            .map(|_| handle())
-            .collect();
-        Ok(Self {
-            handles,
+        // Two threads: opening blocks one until the other has done what it spawned.
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(2)
+            .thread_name(|n| format!("index-{n}"))
+            .panic_handler(|_| ())
+            .build()
+            .map_err(|e| Error::io("starting the index's threads", io::Error::other(e)))?;
+        let pages = Self {
+            folder: folder.to_owned(),
+            cache_bytes,
+            pool,
+            open: RwLock::new(None),
             failed: AtomicBool::new(false),
-        })
+            dirty: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        };
+        pages.start()?;
+        pages.seal()?;
+        Ok(pages)
     }
 
-    fn call<T>(&self, call: impl FnOnce(&Handle) -> std::io::Result<T>) -> Result<T> {
-        if self.failed.load(Ordering::Relaxed) {
-            return Err(Error::corrupt("asking the index", "it failed before"));
-        }
-        let thread = rayon::current_thread_index().unwrap_or(0) % self.handles.len();
-        let handle = self.handles[thread]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        caught(|| call(&handle)).map_err(|why| {
-            self.failed.store(true, Ordering::Relaxed);
-            Error::corrupt("asking the index", why)
-        })
-    }
-}
-
-/// The result of a call, panics and errors both as text.
-fn caught<T>(call: impl FnOnce() -> std::io::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(format!("sled panicked: {}", text.unwrap_or_default()))
-        }
-    }
-}
-
-fn decode_places(bytes: &[u8]) -> Places {
-    let mut places = Places::default();
-    for place in bytes.chunks_exact(PLACE_BYTES).take(PLACES_MAX) {
-        let number =
-            |at: usize| u32::from_le_bytes(place[at..at + 4].try_into().expect("four of eight"));
-        places.add(Place {
-            pack: PackNumber(number(0)),
-            entry: number(4),
+    fn start(&self) -> Result<()> {
+        let opened = self.on_pool("opening the index", || {
+            open_at(&self.folder, self.cache_bytes)
         });
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(opened?);
+        self.written.store(0, Relaxed);
+        Ok(())
     }
-    places
+
+    /// Seals the folder, so that it may be opened again if this process is killed from here on.
+    pub(super) fn seal(&self) -> Result<()> {
+        let begun = Instant::now();
+        while compacting(&self.folder) && begun.elapsed() < SETTLE {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        seal::put(&self.folder).map_err(|e| self.fail(Error::io("sealing the index", e)))
+    }
+
+    /// Calls `read` with the bytes of a bucket; none is empty.
+    pub(super) fn bucket<R>(&self, number: u16, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        self.with("reading the index", |open| {
+            let bytes = lock(&open.readers[reader()]).get(number.to_be_bytes())?;
+            Ok(read(bytes.as_deref().unwrap_or_default()))
+        })
+    }
+
+    /// Replaces buckets, all or none of them.
+    pub(super) fn put_buckets(&self, buckets: Vec<(u16, Vec<u8>)>) -> Result<()> {
+        let bytes: usize = buckets.iter().map(|b| b.1.len() + 64).sum();
+        self.dirty.fetch_add(bytes as u64, Relaxed);
+        self.written.fetch_add(bytes as u64, Relaxed);
+        self.with("writing the index", |open| {
+            let mut batch = sled::Batch::default();
+            for (number, bytes) in buckets {
+                batch.insert(number.to_be_bytes(), bytes);
+            }
+            lock(&open.base).places.apply_batch(batch)
+        })
+    }
+
+    /// A value kept beside the buckets.
+    pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.with("reading the index", |open| {
+            Ok(lock(&open.base).meta.get(key)?.map(|v| v.to_vec()))
+        })
+    }
+
+    /// Puts such a value.
+    pub(super) fn put_meta(&self, key: &str, value: &[u8]) -> Result<()> {
+        self.with("writing the index", |open| {
+            lock(&open.base).meta.insert(key, value).map(drop)
+        })
+    }
+
+    /// All notes of packs.
+    pub(super) fn packs(&self) -> Result<Vec<Pair>> {
+        // An iterator flushes when it is dropped, so not on the caller's thread.
+        self.on_open("reading the index", |open| {
+            let pair = |p: io::Result<(sled::InlineArray, sled::InlineArray)>| {
+                p.map(|(k, v)| (k.to_vec(), v.to_vec()))
+            };
+            lock(&open.base).packs.iter().map(pair).collect()
+        })
+    }
+
+    /// Notes a pack. ORDER: after its buckets were put; sled keeps the order of its writes.
+    pub(super) fn put_pack(&self, key: [u8; 4], value: &[u8]) -> Result<()> {
+        self.with("writing the index", |open| {
+            lock(&open.base).packs.insert(key, value).map(drop)
+        })
+    }
+
+    /// Removes a note.
+    pub(super) fn remove_pack(&self, key: [u8; 4]) -> Result<()> {
+        self.with("writing the index", |open| {
+            lock(&open.base).packs.remove(key).map(drop)
+        })
+    }
+
+    /// Bytes put since the last flush.
+    pub(super) fn dirty_bytes(&self) -> u64 {
+        self.dirty.load(Relaxed)
+    }
+
+    /// Makes what was put durable; when more was written than the cache may hold, opens the database anew.
+    pub(super) fn flush(&self) -> Result<()> {
+        self.on_open("flushing the index", |open| {
+            lock(&open.base).db.flush().map(drop)
+        })?;
+        self.dirty.store(0, Relaxed);
+        if self.written.load(Relaxed) > self.cache_bytes as u64 {
+            self.stop()?;
+            self.start()?;
+        }
+        Ok(())
+    }
+
+    /// Removes the seal. ORDER: before the first put after `seal`.
+    pub(super) fn unseal(&self) -> Result<()> {
+        seal::lift(&self.folder).map_err(|e| self.fail(Error::io("opening the index's seal", e)))
+    }
+
+    /// Drops the handles; all was flushed.
+    fn stop(&self) -> Result<()> {
+        self.on_open("closing the index", |open| {
+            lock(&open.base).db.flush().map(drop)
+        })?;
+        let open = self
+            .open
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        self.on_pool("closing the index", move || {
+            drop(open);
+            Ok(())
+        })
+    }
+
+    fn on_open<R: Send>(
+        &self,
+        doing: &'static str,
+        call: impl FnOnce(&Open) -> io::Result<R> + Send,
+    ) -> Result<R> {
+        self.on_pool(doing, || {
+            match &*self.open.read().unwrap_or_else(PoisonError::into_inner) {
+                Some(open) => call(open),
+                None => Err(io::Error::other("it is closed")),
+            }
+        })
+    }
+
+    /// Runs `call` on a thread of the pool. Waiting does not take up other jobs of the caller's pool meanwhile: they
+    /// might wait for what this call holds.
+    fn on_pool<R: Send>(
+        &self,
+        doing: &'static str,
+        call: impl FnOnce() -> io::Result<R> + Send,
+    ) -> Result<R> {
+        let mut result = None;
+        self.pool.in_place_scope(|scope| {
+            scope.spawn(|_| result = Some(self.fenced(doing, call)));
+        });
+        result.unwrap_or_else(|| Err(self.fail(Error::corrupt(doing, "its thread died"))))
+    }
+
+    fn with<R>(&self, doing: &'static str, call: impl FnOnce(&Open) -> io::Result<R>) -> Result<R> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        self.fenced(doing, || match &*open {
+            Some(open) => call(open),
+            None => Err(io::Error::other("it is closed")),
+        })
+    }
+
+    fn fenced<R>(&self, doing: &'static str, call: impl FnOnce() -> io::Result<R>) -> Result<R> {
+        if self.failed.load(Relaxed) {
+            return Err(Error::corrupt(doing, "the index has failed before"));
+        }
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(e)) => Err(self.fail(Error::io(doing, e).at(self.folder.display()))),
+            Err(panic) => {
+                let why = format!("sled panicked: {}", words(panic.as_ref()));
+                Err(self.fail(Error::corrupt(doing, why).at(self.folder.display())))
+            }
+        }
+    }
+
+    fn fail(&self, error: Error) -> Error {
+        self.failed.store(true, Relaxed);
+        error
+    }
 }
 
-fn encode_places(places: &Places) -> Vec<u8> {
-    places
-        .iter()
-        .flat_map(|p| [p.pack.0.to_le_bytes(), p.entry.to_le_bytes()])
-        .flatten()
-        .collect()
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if self.stop().is_ok() && self.seal().is_ok() {
+            return;
+        }
+        let open = self
+            .open
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // Dropping a tree flushes, and a flush after a failed one never returns.
+        std::mem::forget(open);
+    }
 }
 
-fn encode_name(name: &PackName) -> [u8; 20] {
-    let mut bytes = [0; 20];
-    bytes[..8].copy_from_slice(&name.session.opened_at.to_le_bytes());
-    bytes[8..16].copy_from_slice(&name.session.nonce.to_le_bytes());
-    bytes[16..].copy_from_slice(&name.n.to_le_bytes());
-    bytes
-}
-
-fn decode_name(bytes: &[u8]) -> Option<PackName> {
-    let bytes: &[u8; 20] = bytes.try_into().ok()?;
-    let number =
-        |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight of twenty"));
-    let n = u32::from_le_bytes(bytes[16..].try_into().expect("four of twenty"));
-    Some(PackName {
-        session: SessionId {
-            opened_at: number(0),
-            nonce: number(8),
-        },
-        n,
+fn open_at(folder: &Path, cache_bytes: usize) -> io::Result<Open> {
+    // Records are hash bytes, which do not compress: the level only decides what trying costs.
+    let db: Db<FANOUT> = Config::new()
+        .path(folder)
+        .cache_capacity_bytes(cache_bytes)
+        .flush_every_ms(None)
+        .zstd_compression_level(-5)
+        .open()?;
+    let places = db.open_tree("places")?;
+    let readers = (0..READERS).map(|_| Mutex::new(places.clone())).collect();
+    let (meta, packs) = (db.open_tree("meta")?, db.open_tree("packs")?);
+    Ok(Open {
+        base: Mutex::new(Base {
+            db,
+            meta,
+            packs,
+            places,
+        }),
+        readers,
     })
 }
 
-impl ClusterIndex for SledIndex {
-    fn lookup(&self, key: &Key) -> Result<Places> {
-        let found = self.call(|h| h.places.get(key))?;
-        Ok(found.map(|bytes| decode_places(&bytes)).unwrap_or_default())
-    }
+/// True while sled's compactor has a log left to fold or a snapshot half written.
+fn compacting(folder: &Path) -> bool {
+    let Ok(entries) = folder.join("metadata").read_dir() else {
+        return false;
+    };
+    let names: Vec<_> = entries
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    let of = |start: &str| names.iter().filter(|n| n.starts_with(start)).count();
+    of("log") > 1 || of("snapshot") > 1
+}
 
-    /// ORDER: the places are in, and flushed, before the pack is noted, so that a crash can only forget a pack.
-    fn insert_pack(
-        &self,
-        number: PackNumber,
-        name: &PackName,
-        places: &[(Key, u32)],
-    ) -> Result<()> {
-        for part in places.chunks(BATCH) {
-            self.call(|h| {
-                let mut batch = sled::Batch::default();
-                for (key, entry) in part {
-                    let mut all = match h.places.get(key)? {
-                        Some(bytes) => decode_places(&bytes),
-                        None => Places::default(),
-                    };
-                    all.add(Place {
-                        pack: number,
-                        entry: *entry,
-                    });
-                    batch.insert(key, encode_places(&all));
-                }
-                h.places.apply_batch(batch)
-            })?;
-        }
-        self.call(|h| {
-            h.places.flush()?;
-            h.packs
-                .insert(number.0.to_be_bytes(), &encode_name(name))
-                .map(|_| ())
-        })
-    }
+/// A reader for this thread: threads count up, so that few share one.
+fn reader() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static MINE: usize = NEXT.fetch_add(1, Relaxed) % READERS);
+    MINE.with(|n| *n)
+}
 
-    fn packs(&self) -> Result<Vec<(PackNumber, PackName)>> {
-        self.call(|h| {
-            let mut packs = Vec::new();
-            for item in &h.packs {
-                let (key, value) = item?;
-                let number = <[u8; 4]>::try_from(key.as_ref()).map(u32::from_be_bytes);
-                let (Ok(number), Some(name)) = (number, decode_name(&value)) else {
-                    return Err(std::io::Error::other("a pack's note is malformed"));
-                };
-                packs.push((PackNumber(number), name));
-            }
-            Ok(packs)
-        })
-    }
-
-    fn forget_pack(&self, number: PackNumber) -> Result<()> {
-        self.call(|h| h.packs.remove(number.0.to_be_bytes()).map(|_| ()))
-    }
-
-    fn len(&self) -> Result<u64> {
-        self.call(|h| Ok(h.places.len() as u64))
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.call(|h| h.db.flush().map(|_| ()))
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,134 +1,128 @@
-//! Where sled indexes live: up to eight folders beside each other, one a process, each guarded by a lock file.
+//! Where indexes live: eight slots in the store's `local` folder, one a process, each under a lock file.
+//!
+//! Nothing in the folder is trusted: what is not a sound index of this store is removed, and nothing is removed that
+//! lies outside (links are removed, never followed).
 
-use super::sled::{SledIndex, Unusable};
-use super::{ClusterIndex, IndexHome, Key, Places};
-use crate::error::{Error, ErrorKind, Result};
+use super::paged::SledIndex;
+use super::{ClusterIndex, IndexHome, Key, Opened, Places};
+use crate::error::{Error, Result};
 use crate::id::{PackName, PackNumber, Uid};
-use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// Processes that can have an index at the same time; others answer without.
-const SLOTS: usize = 8;
+/// Processes that can have an index at the same time.
+pub const SLOTS: usize = 8;
+/// What sled's cache takes when nothing is said.
+pub const CACHE_BYTES: usize = 64 << 20;
 
-/// The slots of one store on this host.
+/// The slots of a store.
+#[derive(Debug, Clone)]
 pub struct LocalSlots {
-    folder: PathBuf,
+    root: PathBuf,
     store: Uid,
     cache_bytes: usize,
 }
 
+/// An index and the lock of its slot. Fields drop in this order.
+struct Slotted {
+    index: SledIndex,
+    _lock: File,
+}
+
 impl LocalSlots {
-    /// In `folder`, the store's `local/`.
-    pub fn new(folder: &Path, store: Uid, cache_bytes: usize) -> Self {
+    /// Slots in `root`, which is made when the first index is opened.
+    pub fn new(root: &Path, store: Uid, cache_bytes: usize) -> Self {
         Self {
-            folder: folder.to_owned(),
+            root: root.to_owned(),
             store,
             cache_bytes,
         }
     }
 
-    fn slot(&self, n: usize) -> PathBuf {
-        self.folder.join(format!("index-{n}"))
+    fn folder(&self, n: usize) -> PathBuf {
+        self.root.join(format!("index-{n}"))
     }
 
-    /// Takes a slot's lock without waiting.
-    fn lock(&self, n: usize) -> Result<Option<File>> {
-        let path = self.folder.join(format!("index-{n}.lock"));
-        let failed = |e| Error::io("locking an index", e).at(path.display());
-        let open = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
-        let file = match open {
-            Ok(file) => file,
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(e) => return Err(failed(e)),
-        };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(e) if e == rustix::io::Errno::WOULDBLOCK => Ok(None),
-            Err(e) => Err(failed(e.into())),
-        }
+    /// The slot's lock; `None` when somebody has it or no lock file can be made.
+    fn lock(&self, n: usize) -> Option<File> {
+        let path = self.root.join(format!("index-{n}.lock"));
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NONBLOCK;
+        let file = File::from(rustix::fs::open(&path, flags, Mode::from(0o644)).ok()?);
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some(file)
     }
 
-    /// Removes what stands in the slot, whatever it is. A link is removed, not followed.
-    fn remove(&self, n: usize) -> Result<()> {
-        let path = self.slot(n);
-        let failed = |e| Error::io("removing an index", e).at(path.display());
-        match std::fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&path).map_err(failed),
-            Ok(_) => std::fs::remove_file(&path).map_err(failed),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(failed(e)),
-        }
-    }
-
+    /// Opens slot `n`, whose lock is held; anew if it is unfit, then with the reason.
     fn open_slot(&self, n: usize) -> Result<(SledIndex, Option<String>)> {
-        let path = self.slot(n);
-        let linked = std::fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink());
-        let why = match (linked, SledIndex::open(&path, self.store, self.cache_bytes)) {
-            (false, Ok(index)) => return Ok((index, None)),
-            (true, _) => "a link stood in its place".into(),
-            (_, Err(Unusable::Foreign(why) | Unusable::Broken(why))) => why,
+        let folder = self.folder(n);
+        let open = || SledIndex::open(&folder, self.store, self.cache_bytes);
+        let anew = |why: String| {
+            remove(&folder)?;
+            let index = open().map_err(|e| match e {
+                super::paged::Unfit::Broken(e) => e,
+                other => Error::corrupt("making an index", other.to_string()),
+            })?;
+            Ok((index, Some(format!("the index {why} and is being rebuilt"))))
         };
-        self.remove(n)?;
-        match SledIndex::open(&path, self.store, self.cache_bytes) {
-            Ok(index) => Ok((index, Some(why))),
-            Err(Unusable::Foreign(why) | Unusable::Broken(why)) => {
-                Err(Error::new(ErrorKind::Io, "making an index")
-                    .at(path.display())
-                    .detail(why))
-            }
+        match fs::symlink_metadata(&folder) {
+            Ok(data) if !data.is_dir() => anew("was not a folder".to_owned()),
+            _ => match open() {
+                Ok(index) => Ok((index, None)),
+                Err(unfit) => anew(unfit.to_string()),
+            },
         }
     }
 }
 
-/// An index and the lock of its slot.
-struct Locked {
-    // ORDER: fields drop in this order; the lock outlives the database.
-    index: SledIndex,
-    _lock: File,
+/// Removes whatever the path names itself; nothing there is fine.
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(data) if data.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("removing the index", e).at(path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl IndexHome for LocalSlots {
-    fn open(&self) -> Result<Option<(Box<dyn ClusterIndex>, Option<String>)>> {
-        if !self.folder.is_dir() {
-            return Ok(None);
-        }
-        for n in 0..SLOTS {
-            let Some(lock) = self.lock(n)? else { continue };
-            let (index, why) = self.open_slot(n)?;
-            return Ok(Some((Box::new(Locked { index, _lock: lock }), why)));
+    fn open(&self) -> Result<Option<Opened>> {
+        // A folder that cannot be made has no lock files either.
+        fs::create_dir_all(&self.root).ok();
+        let exists = |n: &usize| self.folder(*n).is_dir();
+        let (old, new): (Vec<_>, Vec<_>) = (0..SLOTS).partition(exists);
+        for n in old.into_iter().chain(new) {
+            let Some(lock) = self.lock(n) else { continue };
+            if let Ok((index, reason)) = self.open_slot(n) {
+                return Ok(Some((Box::new(Slotted { index, _lock: lock }), reason)));
+            }
         }
         Ok(None)
     }
 
     fn clear(&self) -> Result<()> {
         for n in 0..SLOTS {
-            if self.slot(n).symlink_metadata().is_ok()
-                && let Some(_lock) = self.lock(n)?
+            if fs::symlink_metadata(self.folder(n)).is_ok()
+                && let Some(_lock) = self.lock(n)
             {
-                self.remove(n)?;
+                remove(&self.folder(n))?;
             }
         }
         Ok(())
     }
 }
 
-impl ClusterIndex for Locked {
+impl ClusterIndex for Slotted {
     fn lookup(&self, key: &Key) -> Result<Places> {
         self.index.lookup(key)
     }
-
     fn insert_pack(
         &self,
         number: PackNumber,
@@ -137,20 +131,19 @@ impl ClusterIndex for Locked {
     ) -> Result<()> {
         self.index.insert_pack(number, name, places)
     }
-
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>> {
         self.index.packs()
     }
-
     fn forget_pack(&self, number: PackNumber) -> Result<()> {
         self.index.forget_pack(number)
     }
-
     fn len(&self) -> Result<u64> {
         self.index.len()
     }
-
     fn flush(&self) -> Result<()> {
         self.index.flush()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,11 @@
 
 mod append;
 mod checkpoint;
-mod fate;
 mod fold;
 pub mod salvage;
 mod session;
 
-pub use append::{Durability, invalid};
+pub use append::{Durability, invalid, is_unclear};
 pub use session::Session;
 
 use crate::catalog::{Catalog, Rules};

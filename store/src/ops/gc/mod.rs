@@ -78,6 +78,7 @@ impl Store {
             return Ok(outcome);
         }
         outcome.expired = self.log.expire_dead()?.len() as u64;
+        self.local.sweep()?;
         for round in 0..ROUNDS {
             let (catalog, marks) = self.on_settled(|catalog| {
                 let marks = self.mark_sound(catalog, progress)?;
