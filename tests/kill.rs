@@ -414,8 +414,10 @@ impl Model {
             ours * 10 <= new * 12 + (10 << 20) / 8,
             "{ours} bytes in packs, a new store has {new}"
         );
-        let left = self.home.files("tmp");
-        assert!(left.is_empty(), "left by killed programs: {left:?}");
+        for folder in ["tmp", "sessions"] {
+            let left = self.home.files(folder);
+            assert!(left.is_empty(), "left by killed programs: {left:?}");
+        }
         self.check_all();
     }
 }

@@ -97,4 +97,8 @@ pub trait Local: Send + Sync {
     fn note(&self, name: &str) -> Option<Vec<u8>>;
     /// Replaces a note; need not survive a crash.
     fn put_note(&self, name: &str, bytes: &[u8]) -> Result<()>;
+    /// Removes temporary files of processes that died; how many.
+    fn sweep_tmp(&self) -> Result<usize> {
+        Ok(0)
+    }
 }

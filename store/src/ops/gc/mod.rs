@@ -75,6 +75,8 @@ impl Store {
             return Ok(outcome);
         }
         outcome.expired = self.log.expire_dead()?.len() as u64;
+        // First of all, since on a full disk it makes the room for what follows.
+        self.local.sweep_tmp()?;
         for round in 0..ROUNDS {
             let catalog = self.refresh()?;
             let marks = self.mark_sound(&catalog, progress)?;
