@@ -15,6 +15,7 @@ use stillpoint_store::ops::diff::ChangedExtent;
 use stillpoint_store::ops::rescue::Rescued;
 use stillpoint_store::progress::Progress;
 use stillpoint_store::store::{Doors, Say, Store, read_store_file};
+use stillpoint_store::tuning::Tuning;
 use stillpoint_store::world::{RealWorld, World};
 use stillpoint_store::{Error, ErrorKind, Result};
 
@@ -80,6 +81,14 @@ impl System {
     pub fn with(doors: Doors, disk: Arc<dyn Disk>) -> Result<Self> {
         Ok(Self {
             store: Store::open(doors)?,
+            disk,
+        })
+    }
+
+    /// The same with other sizes and intervals: for tests.
+    pub fn with_tuning(doors: Doors, disk: Arc<dyn Disk>, tuning: Tuning) -> Result<Self> {
+        Ok(Self {
+            store: Store::open_tuned(doors, tuning)?,
             disk,
         })
     }

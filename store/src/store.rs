@@ -11,12 +11,16 @@ use crate::index::{IndexHome, Key, key_of};
 use crate::log::Log;
 use crate::object::{Local, Objects, Purse, Put, get_whole};
 use crate::pack::table::Table;
+use crate::tuning::Tuning;
 use crate::world::World;
 use std::sync::Arc;
 
 /// Key of the file that names and measures the store.
 pub const STORE_FILE: &str = "store.json";
 const STORE_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Times that something is begun anew because packs were dropped under it.
+const SETTLE_TRIES: usize = 8;
 
 /// Tells the user a line that is no error: "index rebuilt: ...".
 pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
@@ -44,7 +48,16 @@ pub struct Store {
     pub(crate) log: Log,
     pub(crate) keeper: Keeper,
     pub(crate) say: Say,
+    pub(crate) tuning: Tuning,
     file: StoreFile,
+}
+
+/// Whether a pack that is no longer there can be the reason.
+pub(crate) fn may_be_dropped(e: &Error) -> bool {
+    matches!(
+        e.kind(),
+        ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Busy
+    )
 }
 
 /// Reads `store.json`.
@@ -82,6 +95,11 @@ impl Store {
 
     /// Opens the store behind `doors`: reads `store.json` and folds the log. Changes nothing.
     pub fn open(doors: Doors) -> Result<Self> {
+        Self::open_tuned(doors, Tuning::default())
+    }
+
+    /// The same with other sizes and intervals: for tests.
+    pub fn open_tuned(doors: Doors, tuning: Tuning) -> Result<Self> {
         let Doors {
             objects,
             local,
@@ -90,7 +108,7 @@ impl Store {
             say,
         } = doors;
         let file = read_store_file(&*objects)?;
-        let log = Log::open(objects.clone(), local.clone(), world.clone())?;
+        let log = Log::open_with(objects.clone(), local.clone(), world.clone(), tuning.log)?;
         let keeper = Keeper::new(index, say.clone());
         Ok(Self {
             objects,
@@ -99,6 +117,7 @@ impl Store {
             log,
             keeper,
             say,
+            tuning,
             file,
         })
     }
@@ -158,6 +177,24 @@ impl Store {
     /// Ends the sessions of processes that died.
     pub fn expire_dead(&self) -> Result<usize> {
         Ok(self.log.expire_dead()?.len())
+    }
+
+    /// Does `act` on what exists now, and again where packs were dropped under it: what failed then proves nothing.
+    pub(crate) fn on_settled<T>(
+        &self,
+        mut act: impl FnMut(&Arc<Catalog>) -> Result<T>,
+    ) -> Result<T> {
+        for _ in 0..SETTLE_TRIES {
+            let catalog = self.refresh()?;
+            match act(&catalog) {
+                Err(e) if may_be_dropped(&e) && !self.log.still_holds(&catalog)? => {}
+                done => return done,
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "reading the store")
+            .at(self.describe())
+            .detail("packs are being dropped as fast as they are read")
+            .hint("wait for the other gc to end, then try again"))
     }
 
     /// Brings the index in step with the live packs.

@@ -3,7 +3,7 @@
 //! ORDER: log durable, checkpoint durable and read back, then older checkpoints and entries removed.
 
 use super::{CHECKPOINT, LOG, Log, State, checkpoint_key, entry_key};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Rules};
 use crate::error::{Error, Result};
 use crate::format::codec;
 use crate::format::envelope::{self, EnvelopeKind};
@@ -57,7 +57,7 @@ impl Log {
 
     fn try_checkpoint(&self, state: &mut State) -> Result<()> {
         self.make_durable_in(state)?;
-        let catalog = self.checkpointed(state);
+        let catalog = checkpointed(state, self.options.rules);
         let seq = catalog.seq();
         self.objects
             .put_new(&checkpoint_key(seq), &[&encode(&catalog)], Purse::Free)?;
@@ -68,21 +68,14 @@ impl Log {
         self.trim(seq)
     }
 
-    fn checkpointed(&self, state: &State) -> Catalog {
-        let catalog = Catalog::clone(&state.catalog);
-        #[cfg(any(test, feature = "testing"))]
-        if !self.options.rules.checkpoint_names {
-            return catalog.forget_names();
-        }
-        catalog
-    }
-
     /// Keeps the two newest checkpoints, all entries after the older one, and the newest entries.
     fn trim(&self, newest: Sequence) -> Result<()> {
         let checkpoints = numbers(&*self.objects, CHECKPOINT)?;
         let Some(older) = checkpoints.iter().rev().find(|seq| **seq < newest) else {
             return Ok(());
         };
+        // With a damaged one the entries since the one before are all there is, should the newest be damaged too.
+        read(&*self.objects, *older)?;
         for seq in checkpoints.iter().filter(|seq| *seq < older) {
             self.objects.delete(&checkpoint_key(*seq))?;
         }
@@ -95,6 +88,16 @@ impl Log {
         }
         Ok(())
     }
+}
+
+#[cfg_attr(not(test), expect(unused_variables, reason = "only tests switch rules off"))]
+fn checkpointed(state: &State, rules: Rules) -> Catalog {
+    let catalog = Catalog::clone(&state.catalog);
+    #[cfg(test)]
+    if !rules.checkpoint_names {
+        return catalog.forget_names();
+    }
+    catalog
 }
 
 fn numbers(objects: &dyn Objects, folder: &str) -> Result<Vec<Sequence>> {

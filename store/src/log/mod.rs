@@ -9,7 +9,7 @@ mod fold;
 pub mod salvage;
 mod session;
 
-pub use append::{Durability, invalid};
+pub use append::{Durability, invalid, is_unclear};
 pub use session::Session;
 
 use crate::catalog::{Catalog, Rules};
@@ -102,6 +102,13 @@ impl Log {
         let mut state = self.state();
         self.fold_on(&mut state)?;
         Ok(state.catalog.clone())
+    }
+
+    /// Whether every pack that was live in `seen` still is. Only then does what was not found in them not exist: the
+    /// bytes of a dropped pack may have gone before they were read.
+    pub fn still_holds(&self, seen: &Catalog) -> Result<bool> {
+        let now = self.refresh()?;
+        Ok(seen.packs().all(|p| now.pack(&p.name).is_some()))
     }
 
     /// Every entry folded so far survives a crash after this, also those that others wrote.

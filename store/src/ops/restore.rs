@@ -1,5 +1,6 @@
 //! Disks out: a file written sparse, or a stream in disk order.
 
+use crate::catalog::Catalog;
 use crate::content::fetch::{Damage, Fetcher, Nowhere, Sink, WINDOW, Want};
 use crate::content::nodes::Nodes;
 use crate::content::resolve::Resolver;
@@ -148,8 +149,9 @@ impl Store {
         }
     }
 
-    pub(crate) fn nodes(&self) -> Result<Nodes> {
+    pub(crate) fn nodes(&self) -> Result<Nodes<'_>> {
         Nodes::new(
+            &self.log,
             self.objects.clone(),
             &self.catalog(),
             self.geometry().cluster_bytes,
@@ -160,8 +162,8 @@ impl Store {
         Fetcher::new(&*self.objects, &self.log, self.geometry().cluster_bytes)
     }
 
-    pub(crate) fn resolver(&self) -> Resolver<'_> {
-        Resolver::new(&*self.objects, &self.catalog(), PackKind::Clusters)
+    pub(crate) fn resolver(&self, catalog: &Catalog) -> Resolver<'_> {
+        Resolver::new(&*self.objects, catalog, PackKind::Clusters)
     }
 
     /// Keeps gc from taking these roots while the result lives. Where nothing can be written there is no pin: a pack that

@@ -1,7 +1,7 @@
 //! What this host keeps beside the objects: locks of sessions, and notes.
 
 use super::{LocalObjects, TRIES, is_key_part, is_no_space};
-use crate::disk::{DiskFile, FileKind, OpenMode};
+use crate::disk::{DiskFile, OpenMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
 use crate::object::{Lease, Local, Objects};
@@ -92,6 +92,11 @@ impl Local for LocalObjects {
         self.disk.remove(&self.session_path(session))
     }
 
+    fn sweep(&self) -> Result<usize> {
+        // A session that is open keeps no more than the right to its file: who holds it next makes it anew.
+        Ok(self.sweep_folder("tmp")? + self.sweep_folder("sessions")?)
+    }
+
     fn note(&self, name: &str) -> Option<Vec<u8>> {
         self.read_note(name).ok()
     }
@@ -110,26 +115,5 @@ impl Local for LocalObjects {
             self.drop_temporary(&temporary);
         }
         done
-    }
-
-    fn sweep_tmp(&self) -> Result<usize> {
-        self.check_writable("sweeping", "tmp")?;
-        let mut swept = 0;
-        for name in self.disk.list(&self.root.join("tmp"))? {
-            let path = self.root.join("tmp").join(name);
-            if !matches!(self.disk.kind(&path), Ok(FileKind::File)) {
-                continue;
-            }
-            let file = match self.disk.open(&path, OpenMode::Read) {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                file => file?,
-            };
-            // Whoever still writes has the lock, or finds it taken and starts over under another name.
-            if file.try_lock()? {
-                self.disk.remove(&path)?;
-                swept += 1;
-            }
-        }
-        Ok(swept)
     }
 }

@@ -11,12 +11,12 @@ mod sweep;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{PackKind, SessionKind};
-use crate::id::{Hash, Sequence, Uid};
+use crate::id::{Hash, Uid};
 use crate::log::invalid;
 use crate::object::Purse;
 use crate::ops::ingest::Writer;
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Store, may_be_dropped};
 use mark::Marks;
 use plan::{Plan, Step, plan};
 use rewrite::{Counter, Out, Rewriter};
@@ -64,23 +64,27 @@ impl Store {
     pub fn gc(&self, options: Options, progress: &Progress) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         if options.dry_run {
-            let catalog = self.refresh()?;
-            let marks = self.mark_sound(&catalog, progress)?;
-            let plan = plan(&catalog, &marks, options.all);
+            let (plan, bytes_after) = self.on_settled(|catalog| {
+                let marks = self.mark_sound(catalog, progress)?;
+                let plan = self.plan(catalog, &marks, options.all);
+                let after = self.size_after(&plan, &marks, progress)?;
+                Ok((plan, after))
+            })?;
             outcome.note(&plan);
             outcome.bytes_before = plan.bytes_before;
-            outcome.bytes_after = self.size_after(&plan, &marks, progress)?;
+            outcome.bytes_after = bytes_after;
             outcome.bytes_copied = outcome.bytes_after + plan.bytes_dropped() - plan.bytes_before;
             outcome.bytes_dead = plan.bytes_left;
             return Ok(outcome);
         }
         outcome.expired = self.log.expire_dead()?.len() as u64;
-        // First of all, since on a full disk it makes the room for what follows.
-        self.local.sweep_tmp()?;
+        self.local.sweep()?;
         for round in 0..ROUNDS {
-            let catalog = self.refresh()?;
-            let marks = self.mark_sound(&catalog, progress)?;
-            let plan = plan(&catalog, &marks, options.all);
+            let (catalog, marks) = self.on_settled(|catalog| {
+                let marks = self.mark_sound(catalog, progress)?;
+                Ok((catalog.clone(), marks))
+            })?;
+            let plan = self.plan(&catalog, &marks, options.all);
             if round == 0 {
                 outcome.bytes_before = plan.bytes_before;
             }
@@ -90,7 +94,7 @@ impl Store {
             if plan.steps.is_empty() {
                 break;
             }
-            self.carry_out(&plan, &marks, catalog.seq(), &mut outcome, progress)?;
+            self.carry_out(&plan, &marks, &catalog, &mut outcome, progress)?;
             let after = self.refresh()?;
             outcome.bytes_after = total_bytes(&after);
             outcome.bytes_copied +=
@@ -111,11 +115,16 @@ impl Store {
         without: &dyn Fn(&Uid) -> bool,
         progress: &Progress,
     ) -> Result<u64> {
-        let catalog = self.refresh()?;
-        let roots = catalog.roots_without(without);
-        let marks = self.mark(&catalog, &roots, &|uid| !without(uid), progress)?;
-        sound(&marks)?;
-        self.size_after(&plan(&catalog, &marks, true), &marks, progress)
+        self.on_settled(|catalog| {
+            let roots = catalog.roots_without(without);
+            let marks = self.mark(catalog, &roots, &|uid| !without(uid), progress)?;
+            sound(&marks)?;
+            self.size_after(&self.plan(catalog, &marks, true), &marks, progress)
+        })
+    }
+
+    fn plan(&self, catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
+        plan(catalog, marks, all, self.tuning.gc_step_bytes)
     }
 
     fn mark_sound(&self, catalog: &Catalog, progress: &Progress) -> Result<Marks> {
@@ -129,7 +138,7 @@ impl Store {
         &self,
         plan: &Plan,
         marks: &Marks,
-        base: Sequence,
+        marked: &Catalog,
         outcome: &mut Outcome,
         progress: &Progress,
     ) -> Result<()> {
@@ -142,7 +151,7 @@ impl Store {
                 .filter_map(|n| writer.catalog().pack_numbered(*n).map(|p| p.name));
             let kept = kept.collect();
             let dropped: Vec<_> = step.dropped.iter().map(|p| p.name).collect();
-            writer.compact(base, &dropped, kept)?;
+            writer.compact(marked.seq(), &dropped, kept)?;
             for name in &dropped {
                 self.objects.delete(&name.key())?;
             }
@@ -156,6 +165,7 @@ impl Store {
         writer.discard()?;
         match done {
             Err(e) if invalid(&e).is_some() => Ok(()),
+            Err(e) if may_be_dropped(&e) && !self.log.still_holds(marked)? => Ok(()),
             other => other,
         }
     }
@@ -181,7 +191,11 @@ impl Store {
     fn size_after(&self, plan: &Plan, marks: &Marks, progress: &Progress) -> Result<u64> {
         let mut bytes = plan.bytes_before;
         for step in &plan.steps {
-            let mut counter = Counter::new(self.id(), self.geometry().cluster_bytes);
+            let mut counter = Counter::new(
+                self.id(),
+                self.geometry().cluster_bytes,
+                self.tuning.pack_bytes,
+            );
             self.copy_live(step, marks, &mut counter, progress)?;
             counter.end();
             bytes = bytes + counter.bytes

@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 /// Dead bytes, of all pack bytes, that gc leaves alone: one in this many.
 const DEAD_ONE_IN: u64 = 10;
-/// Bytes of packs rewritten for one entry of the log.
-const STEP_BYTES: u64 = 128 << 20;
 
 /// Packs that stop to be live in one entry.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +63,8 @@ pub fn dead_bytes(pack: &PackState, marks: &Marks) -> u64 {
 }
 
 /// Drops what is dead and picks what is worth rewriting; with `all`, every pack that has anything dead in it.
-pub fn plan(catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
+/// About `step_bytes` are rewritten for one entry of the log.
+pub fn plan(catalog: &Catalog, marks: &Marks, all: bool, step_bytes: u64) -> Plan {
     let mut plan = Plan::default();
     let mut candidates = Vec::new();
     for pack in catalog.packs() {
@@ -93,6 +92,7 @@ pub fn plan(catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
         dropped: BTreeSet::new(),
         kept: BTreeSet::new(),
         copied: 0,
+        step_bytes,
     };
     for (pack, dead) in candidates {
         let wholly = marks
@@ -117,6 +117,7 @@ struct Chooser<'a> {
     dropped: BTreeSet<PackNumber>,
     kept: BTreeSet<PackNumber>,
     copied: u64,
+    step_bytes: u64,
 }
 
 impl Chooser<'_> {
@@ -129,7 +130,7 @@ impl Chooser<'_> {
             return false;
         }
         let copied = u64::from(pack.record.size) - dead;
-        let fits = self.copied + copied <= STEP_BYTES;
+        let fits = self.copied + copied <= self.step_bytes;
         if plan.steps.is_empty() || (!wholly && (!fits || plan.rewritten_packs == 0)) {
             plan.steps.push(Step::default());
             self.copied = 0;

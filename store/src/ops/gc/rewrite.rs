@@ -30,6 +30,7 @@ impl Out for Writer<'_> {
 pub struct Counter {
     store: Uid,
     cluster_bytes: u32,
+    pack_bytes: u32,
     packs: [Option<PackBuilder>; 2],
     /// Bytes of the packs that are full.
     pub bytes: u64,
@@ -37,10 +38,11 @@ pub struct Counter {
 
 impl Counter {
     /// For a store of this name.
-    pub fn new(store: Uid, cluster_bytes: u32) -> Self {
+    pub fn new(store: Uid, cluster_bytes: u32, pack_bytes: u32) -> Self {
         Self {
             store,
             cluster_bytes,
+            pack_bytes,
             packs: [None, None],
             bytes: 0,
         }
@@ -70,9 +72,11 @@ impl Out for Counter {
             },
             n: 0,
         };
-        let (store, cluster_bytes) = (self.store, self.cluster_bytes);
-        slot.get_or_insert_with(|| PackBuilder::new(store, name, kind, cluster_bytes))
-            .push(frame, hashes);
+        let empty = || {
+            PackBuilder::new(self.store, name, kind, self.cluster_bytes)
+                .with_target(self.pack_bytes)
+        };
+        slot.get_or_insert_with(empty).push(frame, hashes);
         Ok(())
     }
 }

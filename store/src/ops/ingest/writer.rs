@@ -25,10 +25,6 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Packs on their way to the disk at a time; each costs its size in memory.
-const FLIGHTS_MAX: usize = 1;
-/// Durable packs before they are published, so that others find their clusters and a crash loses little.
-const PUBLISH_EVERY: usize = 8;
 /// Bytes of manifest nodes in a frame.
 pub(crate) const NODE_FRAME_BYTES: usize = 64 << 10;
 
@@ -47,11 +43,17 @@ pub struct Writer<'a> {
     landed: Vec<Landed>,
     /// Hashes that this writer has stored and not yet published.
     fresh: HashSet<Hash>,
-    rely_packs: BTreeSet<PackName>,
-    rely_roots: BTreeSet<Hash>,
+    relied: Relied,
     tables: Tables,
-    nodes: Arc<Nodes>,
+    nodes: Arc<Nodes<'a>>,
     codec: FrameCodec,
+}
+
+/// What belongs to others and must still be there when the entry is put.
+#[derive(Clone, Default)]
+pub(super) struct Relied {
+    packs: BTreeSet<PackName>,
+    roots: BTreeSet<Hash>,
 }
 
 /// A durable pack that is not published yet.
@@ -66,6 +68,7 @@ impl<'a> Writer<'a> {
     pub fn new(store: &'a Store, kind: SessionKind, purse: Purse) -> Result<Self> {
         let catalog = store.log.refresh()?;
         let nodes = Nodes::new(
+            &store.log,
             store.objects.clone(),
             &catalog,
             store.geometry().cluster_bytes,
@@ -83,8 +86,7 @@ impl<'a> Writer<'a> {
             flights: VecDeque::new(),
             landed: Vec::new(),
             fresh: HashSet::new(),
-            rely_packs: BTreeSet::new(),
-            rely_roots: BTreeSet::new(),
+            relied: Relied::default(),
             tables: Tables::new(store.objects.clone(), catalog),
             nodes: Arc::new(nodes),
             codec: FrameCodec::new(store.geometry().compression),
@@ -96,7 +98,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Reads manifest nodes of live packs.
-    pub fn nodes(&self) -> Arc<Nodes> {
+    pub fn nodes(&self) -> Arc<Nodes<'a>> {
         self.nodes.clone()
     }
 
@@ -124,7 +126,7 @@ impl<'a> Writer<'a> {
 
     /// Clusters of this root are taken over without looking them up.
     pub(super) fn rely_on_root(&mut self, root: Option<Hash>) {
-        self.rely_roots.extend(root);
+        self.relied.roots.extend(root);
     }
 
     /// Whether the hash is in a pack of this writer, or in a live one whose own table lists it. Marks it as stored, as
@@ -134,7 +136,7 @@ impl<'a> Writer<'a> {
             return Ok(true);
         }
         if let Some(name) = self.tables.prove(hash, hints.iter())? {
-            self.rely_packs.insert(name);
+            self.relied.packs.insert(name);
             return Ok(true);
         }
         self.fresh.insert(*hash);
@@ -165,7 +167,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         if let Some(name) = self.nodes.holder(&hash) {
-            self.rely_packs.insert(name);
+            self.relied.packs.insert(name);
             return Ok(());
         }
         self.fresh.insert(hash);
@@ -206,7 +208,9 @@ impl<'a> Writer<'a> {
         if self.slot(kind).is_none() {
             let name = self.next_name()?;
             let cluster_bytes = self.geometry().cluster_bytes;
-            *self.slot(kind) = Some(PackBuilder::new(self.store.id(), name, kind, cluster_bytes));
+            let pack = PackBuilder::new(self.store.id(), name, kind, cluster_bytes)
+                .with_target(self.store.tuning.pack_bytes);
+            *self.slot(kind) = Some(pack);
         }
         if let Some(pack) = self.slot(kind) {
             pack.push(frame, hashes);
@@ -223,7 +227,7 @@ impl<'a> Writer<'a> {
 
     fn next_name(&mut self) -> Result<PackName> {
         if self.session.is_none() {
-            let roots = self.rely_roots.clone();
+            let roots = self.relied.roots.clone();
             // Roots that are gone already are found out when the operation ends.
             let session = self
                 .store
@@ -259,14 +263,19 @@ impl<'a> Writer<'a> {
         let Some(pack) = self.slot(kind).take() else {
             return Ok(());
         };
-        while self.flights.len() >= FLIGHTS_MAX {
+        let tuning = self.store.tuning;
+        while self.flights.len() >= tuning.packs_in_flight.max(1) {
             self.land()?;
         }
-        if self.landed.len() >= PUBLISH_EVERY {
+        if self.landed.len() >= tuning.publish_every {
             self.publish()?;
         }
         let (objects, purse) = (self.store.objects.clone(), self.purse);
         let flight = move || fly(&*objects, pack.seal(), purse);
+        if tuning.packs_in_flight == 0 {
+            self.landed.push(flight()?);
+            return Ok(());
+        }
         self.flights.push_back(std::thread::spawn(flight));
         Ok(())
     }
@@ -354,11 +363,11 @@ impl<'a> Writer<'a> {
                 packs: self.landed.iter().map(|p| p.record).collect(),
             });
         }
-        if !self.rely_packs.is_empty() || !self.rely_roots.is_empty() {
-            let packs = self.rely_packs.iter().copied().collect();
+        if !self.relied.packs.is_empty() || !self.relied.roots.is_empty() {
+            let packs = self.relied.packs.iter().copied().collect();
             first.push(Op::Rely {
                 packs,
-                roots: self.rely_roots.iter().copied().collect(),
+                roots: self.relied.roots.iter().copied().collect(),
             });
         }
         let Some(mut session) = self.session.take() else {
@@ -442,14 +451,41 @@ impl<'a> Writer<'a> {
             Some(Invalid::RootNotReachable(_) | Invalid::PackNotLive(_))
         );
         if gone {
-            self.rely_packs.clear();
-            self.rely_roots.clear();
-            self.publish()?;
-            let catalog = self.store.log.refresh()?;
-            self.nodes.follow(&catalog)?;
-            self.tables.follow(catalog);
+            self.start_over(Relied::default())?;
         }
         Ok(gone)
+    }
+
+    /// After reading back what was taken in failed: the same, if something that it relied on has gone.
+    pub fn forget_gone(&mut self) -> Result<bool> {
+        let now = self.store.log.refresh()?;
+        let gone = self.relied.packs.iter().any(|p| now.pack(p).is_none())
+            || self.relied.roots.iter().any(|r| !now.reachable(r));
+        if gone {
+            self.start_over(Relied::default())?;
+        }
+        Ok(gone)
+    }
+
+    pub(super) fn relied(&self) -> Relied {
+        self.relied.clone()
+    }
+
+    pub(super) fn refreshed(&self) -> Result<Arc<Catalog>> {
+        self.store.log.refresh()
+    }
+
+    /// Back to having relied on this. What is in packs stays; what an ingest that failed half way noted as stored, and
+    /// did not store, is forgotten.
+    pub(super) fn start_over(&mut self, relied: Relied) -> Result<()> {
+        self.relied = relied;
+        self.flush()?;
+        self.publish()?;
+        self.fresh.clear();
+        let catalog = self.store.log.refresh()?;
+        self.nodes.follow(&catalog)?;
+        self.tables.follow(catalog);
+        Ok(())
     }
 
     /// Gives up: publishes what is durable, so that the next try finds it, and closes the session.
