@@ -8,7 +8,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Content, PackKind};
 use crate::format::manifest::{Child, Node};
-use crate::format::pack::PackHeader;
+use crate::format::pack::{HEADER_BYTES, PackHeader};
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, PackNumber, SessionId, Uid};
 use crate::index::{Key, key_of};
@@ -144,7 +144,8 @@ impl<'a> Heap<'a> {
     ) -> Result<()> {
         let bytes = get_whole(self.objects, &name.key(), u64::from(PACK_BYTES_MAX))?;
         let number = PackNumber(self.packs.len() as u32);
-        let header = PackHeader::decode(&bytes).ok();
+        let header = bytes.get(..HEADER_BYTES);
+        let header = header.and_then(|bytes| PackHeader::decode(bytes).ok());
         if let (Some(header), 0) = (&header, self.cluster_bytes) {
             self.cluster_bytes = header.cluster_bytes;
         }
