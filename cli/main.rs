@@ -1,2 +1,40 @@
-//! The program `still`.
-fn main() {}
+//! The program `still`: arguments in, one verb of the engine, a report out.
+
+mod arguments;
+mod changed;
+mod commands;
+mod context;
+mod exit;
+mod output;
+mod report;
+mod signals;
+mod size;
+mod views;
+
+use arguments::Cli;
+use clap::Parser;
+use context::Context;
+use exit::Exit;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::error::usage(&error).into(),
+    };
+    let context = Context::of(&cli);
+    // Without the handler a signal ends the process at once, which every verb survives too.
+    let _ = signals::watch(context.progress.clone());
+    let exit = match commands::run(cli.command, &context) {
+        Ok(answer) => output::print(&answer, &context),
+        Err(error) => Ok(output::error::print(&error, &context)),
+    };
+    exit.unwrap_or_else(|error| output::stdout_failed(&error))
+        .into()
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

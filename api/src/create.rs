@@ -84,18 +84,41 @@ impl System {
                 .hint("attach an image with `still device add NAME IMAGE`"));
         }
         if create.changed.is_some() && devices.len() > 1 {
-            return Err(Error::invalid("making a snapshot", "a change map is for one device; name it"));
+            return Err(Error::invalid(
+                "making a snapshot",
+                "a change map is for one device; name it",
+            ));
         }
-        check_free(&*self.store.catalog(), &devices, &name, create.name.is_none())?;
+        check_free(
+            &*self.store.catalog(),
+            &devices,
+            &name,
+            create.name.is_none(),
+        )?;
         let group = self.store.new_uid();
-        let draft = Draft { name, generated: create.name.is_none(), date, group: Some(group) };
+        let draft = Draft {
+            name,
+            generated: create.name.is_none(),
+            date,
+            group: Some(group),
+        };
         let uids: Vec<Uid> = devices.iter().map(|_| self.store.new_uid()).collect();
         let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
-        let made = self.create_with(&mut writer, &devices, &uids, &draft, create.changed.as_deref(), progress);
+        let made = self.create_with(
+            &mut writer,
+            &devices,
+            &uids,
+            &draft,
+            create.changed.as_deref(),
+            progress,
+        );
         if made.is_err() {
             writer.abandon()?;
         }
-        Ok(Created { group, devices: made? })
+        Ok(Created {
+            group,
+            devices: made?,
+        })
     }
 
     fn create_with(
@@ -140,8 +163,10 @@ impl System {
         progress: &Progress,
     ) -> Result<Vec<Ingested>> {
         let catalog = self.store.catalog();
-        let images: Vec<(&Locked, &Image)> =
-            devices.iter().filter_map(|d| d.image.as_ref().map(|i| (d, i))).collect();
+        let images: Vec<(&Locked, &Image)> = devices
+            .iter()
+            .filter_map(|d| d.image.as_ref().map(|i| (d, i)))
+            .collect();
         let inputs: Vec<Input<'_>> = images
             .iter()
             .map(|(d, image)| Input {
@@ -155,12 +180,20 @@ impl System {
         for (_, image) in images {
             image.check_unchanged()?;
         }
-        let none = || Error::invalid("making a snapshot", "the device has neither an image nor contents");
+        let none = || {
+            Error::invalid(
+                "making a snapshot",
+                "the device has neither an image nor contents",
+            )
+        };
         devices
             .iter()
             .map(|d| match (&d.image, d.head) {
                 (Some(_), _) => read.next().ok_or_else(none),
-                (None, Some(content)) => Ok(Ingested { content, counts: Counts::default() }),
+                (None, Some(content)) => Ok(Ingested {
+                    content,
+                    counts: Counts::default(),
+                }),
                 (None, None) => Err(none()),
             })
             .collect()
@@ -178,8 +211,11 @@ impl System {
         for d in order {
             if let Some(attachment) = &d.attachment {
                 if access == Access::Write && attachment.read_only {
-                    return Err(Error::new(ErrorKind::ReadOnly, format!("writing device {:?}", d.name))
-                        .detail("it was added as read-only"));
+                    return Err(Error::new(
+                        ErrorKind::ReadOnly,
+                        format!("writing device {:?}", d.name),
+                    )
+                    .detail("it was added as read-only"));
                 }
                 let path = Path::new(OsStr::from_bytes(&attachment.path));
                 images.insert(d.uid, Image::open(&*self.disk, path, access)?);
@@ -187,9 +223,16 @@ impl System {
         }
         let catalog = self.store.refresh()?;
         let uids: Vec<Uid> = chosen.iter().map(|d| d.uid).collect();
-        let now: Vec<&DeviceState> = uids.iter().filter_map(|u| catalog.device(u)).map(|d| &**d).collect();
+        let now: Vec<&DeviceState> = uids
+            .iter()
+            .filter_map(|u| catalog.device(u))
+            .map(|d| &**d)
+            .collect();
         check_unmarked(&now)?;
-        Ok(now.into_iter().map(|d| locked(&catalog, d, images.remove(&d.uid))).collect())
+        Ok(now
+            .into_iter()
+            .map(|d| locked(&catalog, d, images.remove(&d.uid)))
+            .collect())
     }
 }
 
@@ -230,7 +273,11 @@ impl Draft {
         let record = |((d, uid), i): ((&Locked, &Uid), &Ingested)| SnapshotRecord {
             uid: *uid,
             device: d.uid,
-            id: catalog.device(&d.uid).map_or(1, |d| d.next_id).to_string().into_bytes(),
+            id: catalog
+                .device(&d.uid)
+                .map_or(1, |d| d.next_id)
+                .to_string()
+                .into_bytes(),
             name: name.clone().into_bytes(),
             date_sec: self.date.sec,
             date_nsec: self.date.nsec,
@@ -248,24 +295,43 @@ impl Draft {
 }
 
 /// The name, or the first free one made of it, if none of the devices has a snapshot of that name.
-fn check_free(catalog: &Catalog, devices: &[Locked], name: &str, generated: bool) -> Result<String> {
+fn check_free(
+    catalog: &Catalog,
+    devices: &[Locked],
+    name: &str,
+    generated: bool,
+) -> Result<String> {
     let taken = |name: &str| {
-        let has = |d: &&Locked| catalog.snapshots_of(&d.uid).iter().any(|s| s.record.name == name.as_bytes());
+        let has = |d: &&Locked| {
+            catalog
+                .snapshots_of(&d.uid)
+                .iter()
+                .any(|s| s.record.name == name.as_bytes())
+        };
         devices.iter().find(has)
     };
-    let Some(device) = taken(name) else { return Ok(name.into()) };
+    let Some(device) = taken(name) else {
+        return Ok(name.into());
+    };
     if generated {
         return (2u64..)
             .map(|n| format!("{name}-{n}"))
             .find(|name| taken(name).is_none())
             .ok_or_else(|| Error::invalid("naming a snapshot", "no name is free"));
     }
-    Err(Error::new(ErrorKind::AlreadyExists, format!("making snapshot {name:?}"))
-        .detail(format!("device {:?} has one of that name", device.name))
-        .hint("choose another name, or delete that one first"))
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!("making snapshot {name:?}"),
+    )
+    .detail(format!("device {:?} has one of that name", device.name))
+    .hint("choose another name, or delete that one first"))
 }
 
-fn report(devices: &[Locked], records: &[SnapshotRecord], ingested: &[Ingested]) -> Vec<CreatedDevice> {
+fn report(
+    devices: &[Locked],
+    records: &[SnapshotRecord],
+    ingested: &[Ingested],
+) -> Vec<CreatedDevice> {
     let one = |((d, r), i): ((&Locked, &SnapshotRecord), &Ingested)| CreatedDevice {
         device: d.name.clone(),
         uid: r.uid,
@@ -305,6 +371,12 @@ mod tests {
     #[test]
     fn generated_names_are_the_time_in_utc() {
         assert_eq!(name_of(Moment { sec: 0, nsec: 0 }), "19700101-000000");
-        assert_eq!(name_of(Moment { sec: 1_709_251_199, nsec: 0 }), "20240229-235959");
+        assert_eq!(
+            name_of(Moment {
+                sec: 1_709_251_199,
+                nsec: 0
+            }),
+            "20240229-235959"
+        );
     }
 }

@@ -32,22 +32,37 @@ pub struct DeletedSnapshot {
 
 impl System {
     /// Deletes the snapshot on the named devices, which must all have it, or on every device that has it.
-    pub fn delete(&self, snapshot: &str, devices: &[String], dry_run: bool, progress: &Progress) -> Result<Deleted> {
+    pub fn delete(
+        &self,
+        snapshot: &str,
+        devices: &[String],
+        dry_run: bool,
+        progress: &Progress,
+    ) -> Result<Deleted> {
         let selector = Selector::parse(snapshot)?;
-        let mut deleted = Deleted { snapshots: Vec::new(), frees: None };
+        let mut deleted = Deleted {
+            snapshots: Vec::new(),
+            frees: None,
+        };
         if dry_run {
             let catalog = self.store.refresh()?;
             let (uids, snapshots) = choose_snapshots(&catalog, &selector, devices)?;
             deleted.snapshots = snapshots;
-            let held = self.store.held_by(&uids.into_iter().collect::<BTreeSet<_>>(), progress)?;
+            let held = self
+                .store
+                .held_by(&uids.into_iter().collect::<BTreeSet<_>>(), progress)?;
             deleted.frees = Some(held.would_free.saturating_sub(held.garbage));
             return Ok(deleted);
         }
-        self.store.commit(SessionKind::Writer, Purse::Reserve, &mut |catalog| {
-            let (uids, snapshots) = choose_snapshots(catalog, &selector, devices)?;
-            deleted.snapshots = snapshots;
-            Ok(uids.into_iter().map(|uid| Op::DeleteSnapshot { uid }).collect())
-        })?;
+        self.store
+            .commit(SessionKind::Writer, Purse::Reserve, &mut |catalog| {
+                let (uids, snapshots) = choose_snapshots(catalog, &selector, devices)?;
+                deleted.snapshots = snapshots;
+                Ok(uids
+                    .into_iter()
+                    .map(|uid| Op::DeleteSnapshot { uid })
+                    .collect())
+            })?;
         Ok(deleted)
     }
 }
@@ -59,7 +74,11 @@ fn choose_snapshots(
 ) -> Result<(Vec<Uid>, Vec<DeletedSnapshot>)> {
     let (mut uids, mut snapshots) = (Vec::new(), Vec::new());
     for d in choose(catalog, devices, |_| true)? {
-        let found = if devices.is_empty() { selector.find(catalog, d)? } else { Some(selector.get(catalog, d)?) };
+        let found = if devices.is_empty() {
+            selector.find(catalog, d)?
+        } else {
+            Some(selector.get(catalog, d)?)
+        };
         let Some(found) = found else { continue };
         if d.in_goto.is_some() {
             crate::system::check_unmarked(&[d])?;
@@ -72,9 +91,11 @@ fn choose_snapshots(
         });
     }
     if uids.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, format!("deleting snapshot {selector}"))
-            .detail("no device has one")
-            .hint("`still list` shows what there is"));
+        return Err(
+            Error::new(ErrorKind::NotFound, format!("deleting snapshot {selector}"))
+                .detail("no device has one")
+                .hint("`still list` shows what there is"),
+        );
     }
     Ok((uids, snapshots))
 }

@@ -27,7 +27,12 @@ pub struct Exported {
 impl System {
     /// Writes the snapshot, or the present contents of a device without an image. A file appears under its name when it
     /// is whole and durable; an error leaves none.
-    pub fn export(&self, reference: &str, output: Output<'_>, progress: &Progress) -> Result<Exported> {
+    pub fn export(
+        &self,
+        reference: &str,
+        output: Output<'_>,
+        progress: &Progress,
+    ) -> Result<Exported> {
         let content = self.resolve(reference)?.0;
         match output {
             Output::Stream(out) => self.store.restore_stream(content, out, progress)?,
@@ -39,7 +44,9 @@ impl System {
                         .detail("there is something already")
                         .hint("nothing is overwritten: remove it first, or choose another name"));
                 }
-                Err(e) if e.kind() == ErrorKind::NotFound => self.export_file(content, path, progress)?,
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    self.export_file(content, path, progress)?
+                }
                 Err(e) => return Err(e),
             },
         }
@@ -55,25 +62,35 @@ impl System {
                 e
             }
         })?;
-        let written = self.store.restore_file(content, &*file, progress).and_then(|()| {
-            if self.disk.link(&part, path)? {
-                return Ok(());
-            }
-            Err(Error::new(ErrorKind::AlreadyExists, "exporting to")
-                .at(path.display())
-                .detail("it appeared meanwhile"))
-        });
+        let written = self
+            .store
+            .restore_file(content, &*file, progress)
+            .and_then(|()| {
+                if self.disk.link(&part, path)? {
+                    return Ok(());
+                }
+                Err(Error::new(ErrorKind::AlreadyExists, "exporting to")
+                    .at(path.display())
+                    .detail("it appeared meanwhile"))
+            });
         // ORDER: contents durable (in restore_file), the name, the folder.
         self.disk.remove(&part)?;
         written?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         self.disk.sync_folder(folder)
     }
 
     fn export_device(&self, content: Content, path: &Path, progress: &Progress) -> Result<()> {
         let image = Image::open(&*self.disk, path, Access::Write)?;
         if image.size() < content.size {
-            let why = format!("the device has {} bytes, the disk {}", image.size(), content.size);
+            let why = format!(
+                "the device has {} bytes, the disk {}",
+                image.size(),
+                content.size
+            );
             return Err(Error::invalid("exporting to", why).at(path.display()));
         }
         self.store.restore_over(content, image.file(), progress)

@@ -29,13 +29,22 @@ pub struct WentDevice {
     pub device: String,
     /// Name of the snapshot that it holds now; empty after undoing to contents that no snapshot has.
     pub snapshot: String,
+    /// Bytes of the disk now.
+    pub size: u64,
+    /// Bytes read to learn what differs.
+    pub read: u64,
     /// Bytes written to the image.
     pub written: u64,
 }
 
 impl System {
     /// Makes the devices' images, or the heads of devices without one, hold a snapshot.
-    pub fn goto(&self, snapshot: &str, devices: &[String], progress: &Progress) -> Result<GotoReport> {
+    pub fn goto(
+        &self,
+        snapshot: &str,
+        devices: &[String],
+        progress: &Progress,
+    ) -> Result<GotoReport> {
         let selector = Selector::parse(snapshot)?;
         self.tidy()?;
         let locked = self.lock_devices(devices, Access::Write)?;
@@ -56,7 +65,9 @@ impl System {
         }
         if attached < locked.len() {
             let why = "devices with and without an image cannot go in one step";
-            return Err(Error::invalid("going to a snapshot", why).hint("name them in two commands"));
+            return Err(
+                Error::invalid("going to a snapshot", why).hint("name them in two commands")
+            );
         }
         self.goto_images(&locked, &targets, progress)
     }
@@ -68,18 +79,31 @@ impl System {
             base: Some(t.record.uid),
         };
         let ops: Vec<Op> = devices.iter().zip(targets).map(put).collect();
-        self.store.commit(SessionKind::Writer, Purse::Free, &mut |_| Ok(ops.clone()))?;
+        self.store
+            .commit(SessionKind::Writer, Purse::Free, &mut |_| Ok(ops.clone()))?;
         let went = |(d, t): (&Locked, &&SnapshotState)| WentDevice {
             device: d.name.clone(),
             snapshot: crate::view::text(&t.record.name),
+            size: t.record.content.size,
+            read: 0,
             written: 0,
         };
-        Ok(GotoReport { devices: devices.iter().zip(targets).map(went).collect() })
+        Ok(GotoReport {
+            devices: devices.iter().zip(targets).map(went).collect(),
+        })
     }
 
-    fn goto_images(&self, devices: &[Locked], targets: &[&SnapshotState], progress: &Progress) -> Result<GotoReport> {
-        let all: Vec<Target<'_>> =
-            devices.iter().zip(targets).filter_map(|(d, t)| target_of(&*self.disk, d, t)).collect();
+    fn goto_images(
+        &self,
+        devices: &[Locked],
+        targets: &[&SnapshotState],
+        progress: &Progress,
+    ) -> Result<GotoReport> {
+        let all: Vec<Target<'_>> = devices
+            .iter()
+            .zip(targets)
+            .filter_map(|(d, t)| target_of(&*self.disk, d, t))
+            .collect();
         let went = self.store.goto(&all, progress)?;
         Ok(report(&self.store.catalog(), &went))
     }
@@ -90,7 +114,9 @@ impl System {
         let catalog = self.store.refresh()?;
         let records: Vec<GotoRecord> = catalog.gotos().map(|g| GotoRecord::clone(g)).collect();
         if records.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, "taking up a goto").detail("none was cut off"));
+            return Err(
+                Error::new(ErrorKind::NotFound, "taking up a goto").detail("none was cut off")
+            );
         }
         for record in records {
             let images = self.lock_record(&record)?;
@@ -115,10 +141,17 @@ impl System {
         let mut images = Vec::with_capacity(devices.len());
         for d in devices {
             let attachment = d.attachment.as_ref().ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, format!("taking up a goto of device {:?}", d.name))
-                    .detail("it has no image any more")
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!("taking up a goto of device {:?}", d.name),
+                )
+                .detail("it has no image any more")
             })?;
-            images.push(Image::open(&*self.disk, Path::new(OsStr::from_bytes(&attachment.path)), Access::Write)?);
+            images.push(Image::open(
+                &*self.disk,
+                Path::new(OsStr::from_bytes(&attachment.path)),
+                Access::Write,
+            )?);
         }
         Ok(images)
     }
@@ -128,7 +161,9 @@ fn target_of<'a>(disk: &dyn Disk, d: &'a Locked, snapshot: &SnapshotState) -> Op
     d.image.as_ref().map(|image| Target {
         device: d.uid,
         file: image.file(),
-        fixed_size: disk.kind(image.path()).is_ok_and(|kind| kind == FileKind::BlockDevice),
+        fixed_size: disk
+            .kind(image.path())
+            .is_ok_and(|kind| kind == FileKind::BlockDevice),
         parent: d.parent,
         base: d.parent_uid,
         target: snapshot.record.content,
@@ -139,12 +174,20 @@ fn target_of<'a>(disk: &dyn Disk, d: &'a Locked, snapshot: &SnapshotState) -> Op
 fn report(catalog: &Catalog, went: &[Went]) -> GotoReport {
     let one = |w: &Went| {
         let device = catalog.device(&w.device);
-        let base = device.and_then(|d| d.base).and_then(|uid| catalog.snapshot(&uid));
+        let base = device
+            .and_then(|d| d.base)
+            .and_then(|uid| catalog.snapshot(&uid));
         WentDevice {
             device: device.map(|d| d.name.clone()).unwrap_or_default(),
-            snapshot: base.map(|s| crate::view::text(&s.record.name)).unwrap_or_default(),
+            snapshot: base
+                .map(|s| crate::view::text(&s.record.name))
+                .unwrap_or_default(),
+            size: w.size,
+            read: w.read,
             written: w.written,
         }
     };
-    GotoReport { devices: went.iter().map(one).collect() }
+    GotoReport {
+        devices: went.iter().map(one).collect(),
+    }
 }

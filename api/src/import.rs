@@ -48,7 +48,9 @@ impl System {
         };
         let date = self.store.now();
         let draft = Draft {
-            name: import.name.map_or_else(|| crate::create::name_of(date), Into::into),
+            name: import
+                .name
+                .map_or_else(|| crate::create::name_of(date), Into::into),
             generated: import.name.is_none(),
             date,
             group: Some(self.store.new_uid()),
@@ -58,7 +60,10 @@ impl System {
         if made.is_err() {
             writer.abandon()?;
         }
-        Ok(Created { group: draft.group.unwrap_or(Uid([0; 16])), devices: vec![made?] })
+        Ok(Created {
+            group: draft.group.unwrap_or(Uid([0; 16])),
+            devices: vec![made?],
+        })
     }
 
     fn import_with(
@@ -75,16 +80,31 @@ impl System {
         loop {
             let ingested = self.ingest(writer, &devices, None, progress)?;
             let content = ingested[0].content;
-            let mut record = draft.records(&self.store.catalog(), &devices, &[uid], &ingested)?.remove(0);
+            let mut record = draft
+                .records(&self.store.catalog(), &devices, &[uid], &ingested)?
+                .remove(0);
             writer.store_record(&record)?;
             let finished = writer.finish(&mut |catalog| {
                 check_unattached(catalog, &device.name)?;
-                record = draft.records(catalog, &devices, &[uid], &ingested)?.remove(0);
+                record = draft
+                    .records(catalog, &devices, &[uid], &ingested)?
+                    .remove(0);
                 let name = device.name.clone();
                 Ok(vec![
-                    Op::PutDevice { uid: device.uid, name, attachment: None },
-                    Op::PutSnapshot { record: record.clone(), gotos_begun: device.gotos_begun },
-                    Op::PutHead { uid: device.uid, head: Some(content), base: Some(uid) },
+                    Op::PutDevice {
+                        uid: device.uid,
+                        name,
+                        attachment: None,
+                    },
+                    Op::PutSnapshot {
+                        record: record.clone(),
+                        gotos_begun: device.gotos_begun,
+                    },
+                    Op::PutHead {
+                        uid: device.uid,
+                        head: Some(content),
+                        base: Some(uid),
+                    },
                 ])
             });
             match finished {
@@ -107,11 +127,12 @@ impl System {
 
 fn check_unattached(catalog: &Catalog, name: &str) -> Result<()> {
     match catalog.device_named(name) {
-        Some(d) if d.attachment.is_some() => {
-            Err(Error::new(ErrorKind::AlreadyExists, format!("importing into device {name:?}"))
-                .detail("it stands for an image of its own")
-                .hint("choose another name, or use `still create`"))
-        }
+        Some(d) if d.attachment.is_some() => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("importing into device {name:?}"),
+        )
+        .detail("it stands for an image of its own")
+        .hint("choose another name, or use `still create`")),
         _ => Ok(()),
     }
 }

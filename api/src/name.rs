@@ -26,7 +26,10 @@ fn check(doing: &'static str, name: &str) -> Result<()> {
         let why = format!("it has {} bytes, {NAME_BYTES_MAX} are allowed", name.len());
         return Err(Error::invalid(doing, why));
     }
-    if let Some(c) = name.chars().find(|c| matches!(c, '@' | '/') || c.is_control()) {
+    if let Some(c) = name
+        .chars()
+        .find(|c| matches!(c, '@' | '/') || c.is_control())
+    {
         return Err(bad(doing, name, &format!("{c:?} is not allowed in a name")));
     }
     Ok(())
@@ -47,7 +50,13 @@ mod tests {
             assert!(check_snapshot_name(bad).is_err(), "{bad:?}");
         }
         assert!(check_device_name("..").is_err());
-        for good in ["root", "id:3", "vor dem Umbau", "\u{e9}t\u{e9}", &"x".repeat(255)] {
+        for good in [
+            "root",
+            "id:3",
+            "vor dem Umbau",
+            "\u{e9}t\u{e9}",
+            &"x".repeat(255),
+        ] {
             assert!(check_device_name(good).is_ok(), "{good:?}");
             assert!(check_snapshot_name(good).is_ok(), "{good:?}");
         }

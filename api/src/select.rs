@@ -32,9 +32,16 @@ impl Selector {
             _ => (false, text),
         };
         if rest.is_empty() {
-            return Err(Error::invalid("reading a snapshot selector", format!("{text:?} names nothing")));
+            return Err(Error::invalid(
+                "reading a snapshot selector",
+                format!("{text:?} names nothing"),
+            ));
         }
-        Ok(if is_id { Self::Id(rest.into()) } else { Self::Name(rest.into()) })
+        Ok(if is_id {
+            Self::Id(rest.into())
+        } else {
+            Self::Name(rest.into())
+        })
     }
 
     /// Whether it means this snapshot.
@@ -47,13 +54,20 @@ impl Selector {
 
     /// The one snapshot of the device that it means. Several, which imports can bring, are an error that says how to
     /// choose.
-    pub fn find<'c>(&self, catalog: &'c Catalog, device: &DeviceState) -> Result<Option<&'c SnapshotState>> {
+    pub fn find<'c>(
+        &self,
+        catalog: &'c Catalog,
+        device: &DeviceState,
+    ) -> Result<Option<&'c SnapshotState>> {
         let all = catalog.snapshots_of(&device.uid);
         let mut found = all.into_iter().filter(|s| self.is(s));
         let first = found.next();
         if let (Some(_), Some(second)) = (first, found.next()) {
             let why = format!("device {:?} has several such snapshots", device.name);
-            let hint = format!("choose by id, as in id:{}", String::from_utf8_lossy(&second.record.id));
+            let hint = format!(
+                "choose by id, as in id:{}",
+                String::from_utf8_lossy(&second.record.id)
+            );
             return Err(Error::invalid(format!("looking for snapshot {self}"), why).hint(hint));
         }
         Ok(first.map(|s| &**s))
@@ -64,7 +78,9 @@ impl Selector {
         self.find(catalog, device)?.ok_or_else(|| {
             let why = format!("device {:?} has no such snapshot", device.name);
             let hint = "`still list` shows what there is";
-            Error::new(ErrorKind::NotFound, format!("looking for snapshot {self}")).detail(why).hint(hint)
+            Error::new(ErrorKind::NotFound, format!("looking for snapshot {self}"))
+                .detail(why)
+                .hint(hint)
         })
     }
 }
@@ -86,9 +102,15 @@ impl SnapshotRef {
             None => (text, None),
         };
         if device.is_empty() {
-            return Err(Error::invalid("reading a selector", format!("{text:?} names no device")));
+            return Err(Error::invalid(
+                "reading a selector",
+                format!("{text:?} names no device"),
+            ));
         }
-        Ok(Self { device: device.into(), snapshot })
+        Ok(Self {
+            device: device.into(),
+            snapshot,
+        })
     }
 }
 
@@ -108,9 +130,15 @@ mod tests {
     #[test]
     fn a_bare_word_is_a_name_whatever_it_looks_like() {
         assert_eq!(Selector::parse("3").unwrap(), Selector::Name("3".into()));
-        assert_eq!(Selector::parse("name:3").unwrap(), Selector::Name("3".into()));
+        assert_eq!(
+            Selector::parse("name:3").unwrap(),
+            Selector::Name("3".into())
+        );
         assert_eq!(Selector::parse("id:3").unwrap(), Selector::Id("3".into()));
-        assert_eq!(Selector::parse("name:id:3").unwrap(), Selector::Name("id:3".into()));
+        assert_eq!(
+            Selector::parse("name:id:3").unwrap(),
+            Selector::Name("id:3".into())
+        );
         assert!(Selector::parse("id:").is_err());
         assert!(Selector::parse("").is_err());
     }
@@ -118,7 +146,10 @@ mod tests {
     #[test]
     fn a_reference_has_a_device_and_perhaps_a_snapshot() {
         let all = SnapshotRef::parse("root@id:2").unwrap();
-        assert_eq!((all.device.as_str(), all.snapshot), ("root", Some(Selector::Id("2".into()))));
+        assert_eq!(
+            (all.device.as_str(), all.snapshot),
+            ("root", Some(Selector::Id("2".into())))
+        );
         assert_eq!(SnapshotRef::parse("root").unwrap().snapshot, None);
         assert!(SnapshotRef::parse("@x").is_err());
         assert!(SnapshotRef::parse("root@").is_err());

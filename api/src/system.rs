@@ -15,6 +15,7 @@ use stillpoint_store::ops::diff::ChangedExtent;
 use stillpoint_store::ops::rescue::Rescued;
 use stillpoint_store::progress::Progress;
 use stillpoint_store::store::{Doors, Say, Store, read_store_file};
+use stillpoint_store::tuning::Tuning;
 use stillpoint_store::world::{RealWorld, World};
 use stillpoint_store::{Error, ErrorKind, Result};
 
@@ -35,7 +36,10 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { index_cache_bytes: 32 << 20, say: Arc::new(|_| {}) }
+        Self {
+            index_cache_bytes: 32 << 20,
+            say: Arc::new(|_| {}),
+        }
     }
 }
 
@@ -43,14 +47,24 @@ impl System {
     /// Makes a store in a folder that is empty or not there yet.
     pub fn init(path: &Path, geometry: Geometry) -> Result<()> {
         let geometry = geometry.check()?;
-        let objects = LocalObjects::create(Arc::new(RealDisk), path, Reserve::default(), RealWorld.random())?;
+        let objects = LocalObjects::create(
+            Arc::new(RealDisk),
+            path,
+            Reserve::default(),
+            RealWorld.random(),
+        )?;
         Store::create(&objects, &RealWorld, geometry).map(|_| ())
     }
 
     /// Opens the store in a folder.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let objects = Arc::new(LocalObjects::open(disk.clone(), path, Reserve::default(), RealWorld.random())?);
+        let objects = Arc::new(LocalObjects::open(
+            disk.clone(),
+            path,
+            Reserve::default(),
+            RealWorld.random(),
+        )?);
         let file = read_store_file(&*objects)?;
         let index = LocalSlots::new(&path.join("local"), file.id, options.index_cache_bytes);
         let doors = Doors {
@@ -65,7 +79,18 @@ impl System {
 
     /// Over any doors and any disk that images are on: for tests, and for stores that are elsewhere.
     pub fn with(doors: Doors, disk: Arc<dyn Disk>) -> Result<Self> {
-        Ok(Self { store: Store::open(doors)?, disk })
+        Ok(Self {
+            store: Store::open(doors)?,
+            disk,
+        })
+    }
+
+    /// The same with other sizes and intervals: for tests.
+    pub fn with_tuning(doors: Doors, disk: Arc<dyn Disk>, tuning: Tuning) -> Result<Self> {
+        Ok(Self {
+            store: Store::open_tuned(doors, tuning)?,
+            disk,
+        })
     }
 
     /// The engine.
@@ -76,7 +101,16 @@ impl System {
     /// All devices, by name.
     pub fn devices(&self) -> Result<Vec<DeviceView>> {
         let catalog = self.store.refresh()?;
-        Ok(sorted(&catalog).into_iter().map(|d| DeviceView::of(&catalog, d)).collect())
+        Ok(sorted(&catalog)
+            .into_iter()
+            .map(|d| DeviceView::of(&catalog, d))
+            .collect())
+    }
+
+    /// One device.
+    pub fn device(&self, name: &str) -> Result<DeviceView> {
+        let catalog = self.store.refresh()?;
+        Ok(DeviceView::of(&catalog, device(&catalog, name)?))
     }
 
     /// All snapshots, of one device or of all: by device, in the order in which they were made.
@@ -86,7 +120,9 @@ impl System {
             Some(name) => vec![device(&catalog, name)?],
             None => sorted(&catalog),
         };
-        let all = devices.into_iter().flat_map(|d| catalog.snapshots_of(&d.uid));
+        let all = devices
+            .into_iter()
+            .flat_map(|d| catalog.snapshots_of(&d.uid));
         Ok(all.map(|s| SnapshotView::of(&catalog, s)).collect())
     }
 
@@ -96,13 +132,20 @@ impl System {
         let catalog = self.store.refresh()?;
         let mut found = Vec::new();
         for d in choose(&catalog, devices, |_| true)? {
-            let one = if devices.is_empty() { selector.find(&catalog, d)? } else { Some(selector.get(&catalog, d)?) };
+            let one = if devices.is_empty() {
+                selector.find(&catalog, d)?
+            } else {
+                Some(selector.get(&catalog, d)?)
+            };
             found.extend(one.map(|s| SnapshotView::of(&catalog, s)));
         }
         if found.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, format!("looking for snapshot {selector}"))
-                .detail("no device has one")
-                .hint("`still list` shows what there is"));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("looking for snapshot {selector}"),
+            )
+            .detail("no device has one")
+            .hint("`still list` shows what there is"));
         }
         Ok(found)
     }
@@ -115,7 +158,10 @@ impl System {
         match &reference.snapshot {
             Some(selector) => {
                 let snapshot = selector.get(&catalog, d)?;
-                Ok((snapshot.record.content, Some(SnapshotView::of(&catalog, snapshot))))
+                Ok((
+                    snapshot.record.content,
+                    Some(SnapshotView::of(&catalog, snapshot)),
+                ))
             }
             None => d.head.map(|head| (head, None)).ok_or_else(|| no_head(d)),
         }
@@ -175,9 +221,11 @@ pub(crate) fn choose<'c>(
 pub(crate) fn check_unmarked(devices: &[&DeviceState]) -> Result<()> {
     match devices.iter().find(|d| d.in_goto.is_some()) {
         None => Ok(()),
-        Some(d) => Err(Error::new(ErrorKind::Busy, format!("using device {:?}", d.name))
-            .detail("a goto on it was cut off; its image is partly written")
-            .hint("`still goto --finish` completes it, `still goto --undo` takes it back")),
+        Some(d) => Err(
+            Error::new(ErrorKind::Busy, format!("using device {:?}", d.name))
+                .detail("a goto on it was cut off; its image is partly written")
+                .hint("`still goto --finish` completes it, `still goto --undo` takes it back"),
+        ),
     }
 }
 

@@ -1,14 +1,14 @@
 //! What callers see of devices and snapshots.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use stillpoint_store::catalog::{Catalog, DeviceState, SnapshotState};
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::id::{Hash, Uid};
 use stillpoint_store::log::salvage::DEVICE_LABEL;
 use stillpoint_store::world::Moment;
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 
 /// A device.
 #[derive(Debug, Clone)]
@@ -58,8 +58,8 @@ pub struct SnapshotView {
     pub root: Hash,
     /// The operation that made it.
     pub group: Option<Uid>,
-    /// Name of the snapshot before it.
-    pub parent: Option<String>,
+    /// The snapshot before it.
+    pub parent: Option<Uid>,
     /// The device's contents come from it.
     pub is_base: bool,
     /// Labels.
@@ -76,7 +76,10 @@ impl DeviceView {
             format: attachment.map(|a| a.format.clone()),
             read_only: attachment.is_some_and(|a| a.read_only),
             head: device.head,
-            base: device.base.and_then(|uid| catalog.snapshot(&uid)).map(|s| text(&s.record.name)),
+            base: device
+                .base
+                .and_then(|uid| catalog.snapshot(&uid))
+                .map(|s| text(&s.record.name)),
             snapshots: catalog.snapshots_of(&device.uid).len() as u64,
             in_goto: device.in_goto.is_some(),
         }
@@ -94,14 +97,17 @@ impl SnapshotView {
             uid: record.uid,
             id: text(&record.id),
             name: text(&record.name),
-            date: Moment { sec: record.date_sec, nsec: record.date_nsec },
+            date: Moment {
+                sec: record.date_sec,
+                nsec: record.date_nsec,
+            },
             size: record.content.size,
             vm_state_size: record.vm_state.map_or(0, |s| s.size),
             vm_clock_nsec: record.vm_clock_nsec,
             icount: record.icount,
             root: record.content.root,
             group: record.group,
-            parent: record.parent.and_then(|uid| catalog.snapshot(&uid)).map(|s| text(&s.record.name)),
+            parent: record.parent,
             is_base: device.is_some_and(|d| d.base == Some(record.uid)),
             labels,
         }

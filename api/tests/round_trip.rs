@@ -16,8 +16,11 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let geometry =
-            Geometry { cluster_bytes: 4096, frame_bytes: 16384, compression: Compression::Zstd(1) };
+        let geometry = Geometry {
+            cluster_bytes: 4096,
+            frame_bytes: 16384,
+            compression: Compression::Zstd(1),
+        };
         System::init(&folder.path().join("store"), geometry).unwrap();
         let system = System::open(&folder.path().join("store"), OpenOptions::default()).unwrap();
         Self { folder, system }
@@ -34,14 +37,19 @@ impl Bench {
     }
 
     fn create(&self, name: &str) {
-        let create = Create { name: Some(name.into()), ..Create::default() };
+        let create = Create {
+            name: Some(name.into()),
+            ..Create::default()
+        };
         self.system.create(&create, &Progress::default()).unwrap();
     }
 
     fn exported(&self, reference: &str) -> Vec<u8> {
         let path = self.path("exported");
         fs::remove_file(&path).unwrap_or_default();
-        self.system.export(reference, Output::File(&path), &Progress::default()).unwrap();
+        self.system
+            .export(reference, Output::File(&path), &Progress::default())
+            .unwrap();
         fs::read(path).unwrap()
     }
 }
@@ -69,7 +77,10 @@ fn what_went_in_comes_out_and_goto_brings_it_back() {
     let bench = Bench::new();
     let one = painted(1, 300_001);
     let image = bench.image("disk.raw", &one);
-    bench.system.device_add("root", &image, "raw", false).unwrap();
+    bench
+        .system
+        .device_add("root", &image, "raw", false)
+        .unwrap();
     bench.create("one");
     assert_eq!(bench.exported("root@one"), one);
 
@@ -85,7 +96,14 @@ fn what_went_in_comes_out_and_goto_brings_it_back() {
     assert_eq!(fs::read(&image).unwrap(), one);
     bench.system.goto("two", &[], &Progress::default()).unwrap();
     assert_eq!(fs::read(&image).unwrap(), two);
-    assert!(bench.system.store().verify(&Progress::default()).unwrap().is_good());
+    assert!(
+        bench
+            .system
+            .store()
+            .verify(&Progress::default())
+            .unwrap()
+            .is_good()
+    );
 }
 
 #[test]
@@ -93,7 +111,10 @@ fn deleting_and_collecting_keeps_what_is_left_and_frees_what_stats_said() {
     let bench = Bench::new();
     let one = painted(1, 2_000_000);
     let image = bench.image("disk.raw", &one);
-    bench.system.device_add("root", &image, "raw", false).unwrap();
+    bench
+        .system
+        .device_add("root", &image, "raw", false)
+        .unwrap();
     bench.create("one");
     let mut two = one.clone();
     for i in (0..2_000_000).step_by(30_000) {
@@ -101,17 +122,34 @@ fn deleting_and_collecting_keeps_what_is_left_and_frees_what_stats_said() {
     }
     fs::write(&image, &two).unwrap();
     bench.create("two");
-    let all = gc::Options { all: true, dry_run: false };
+    let all = gc::Options {
+        all: true,
+        dry_run: false,
+    };
     bench.system.store().gc(all, &Progress::default()).unwrap();
     let uid = bench.system.find("one", &[]).unwrap()[0].uid;
-    let held = bench.system.store().held_by(&[uid].into(), &Progress::default()).unwrap();
+    let held = bench
+        .system
+        .store()
+        .held_by(&[uid].into(), &Progress::default())
+        .unwrap();
     assert_eq!(held.garbage, 0);
     assert!(held.would_free > 0);
-    bench.system.delete("one", &[], false, &Progress::default()).unwrap();
+    bench
+        .system
+        .delete("one", &[], false, &Progress::default())
+        .unwrap();
     let done = bench.system.store().gc(all, &Progress::default()).unwrap();
     assert_eq!(done.bytes_before - done.bytes_after, held.would_free);
     assert_eq!(bench.exported("root@two"), two);
-    assert!(bench.system.store().verify(&Progress::default()).unwrap().is_good());
+    assert!(
+        bench
+            .system
+            .store()
+            .verify(&Progress::default())
+            .unwrap()
+            .is_good()
+    );
     let again = bench.system.store().gc(all, &Progress::default()).unwrap();
     assert_eq!((again.dead_packs, again.rewritten_packs), (0, 0));
 }
@@ -121,13 +159,24 @@ fn an_import_needs_its_image_no_more() {
     let bench = Bench::new();
     let bytes = painted(5, 100_000);
     let image = bench.image("golden.raw", &bytes);
-    let import = Import { image: &image, device: "golden", name: Some("v1") };
+    let import = Import {
+        image: &image,
+        device: "golden",
+        name: Some("v1"),
+    };
     bench.system.import(&import, &Progress::default()).unwrap();
     fs::remove_file(&image).unwrap();
     assert_eq!(bench.exported("golden"), bytes);
     assert_eq!(bench.exported("golden@v1"), bytes);
     let mut streamed = Vec::new();
-    bench.system.export("golden", Output::Stream(&mut streamed), &Progress::default()).unwrap();
+    bench
+        .system
+        .export(
+            "golden",
+            Output::Stream(&mut streamed),
+            &Progress::default(),
+        )
+        .unwrap();
     assert_eq!(streamed, bytes);
 }
 
@@ -136,19 +185,35 @@ fn a_group_is_on_all_devices_or_on_none() {
     let bench = Bench::new();
     for n in 0..3 {
         let image = bench.image(&format!("d{n}.raw"), &painted(n, 200_000));
-        bench.system.device_add(&format!("d{n}"), &image, "raw", false).unwrap();
+        bench
+            .system
+            .device_add(&format!("d{n}"), &image, "raw", false)
+            .unwrap();
     }
     bench.create("all");
     let listed = bench.system.list(None).unwrap();
     assert_eq!(listed.len(), 3);
-    assert!(listed.iter().all(|s| s.group.is_some() && s.group == listed[0].group));
+    assert!(
+        listed
+            .iter()
+            .all(|s| s.group.is_some() && s.group == listed[0].group)
+    );
 
     fs::remove_file(bench.path("d1.raw")).unwrap();
-    let create = Create { name: Some("more".into()), ..Create::default() };
-    let error = bench.system.create(&create, &Progress::default()).unwrap_err();
+    let create = Create {
+        name: Some("more".into()),
+        ..Create::default()
+    };
+    let error = bench
+        .system
+        .create(&create, &Progress::default())
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(bench.system.list(None).unwrap().len(), 3);
-    let error = bench.system.goto_resume(GotoResult::Done, &Progress::default()).unwrap_err();
+    let error = bench
+        .system
+        .goto_resume(GotoResult::Done, &Progress::default())
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(!Path::new(&bench.path("d1.raw")).exists());
 }

@@ -27,8 +27,11 @@ pub enum Compression {
 
 impl Geometry {
     /// What `init` takes when nothing is said; store/DESIGN.md has the measurement behind it.
-    pub const DEFAULT: Self =
-        Self { cluster_bytes: 16 << 10, frame_bytes: 256 << 10, compression: Compression::Zstd(3) };
+    pub const DEFAULT: Self = Self {
+        cluster_bytes: 8 << 10,
+        frame_bytes: 1 << 20,
+        compression: Compression::Zstd(6),
+    };
 
     /// Refuses what the format cannot hold.
     pub fn check(self) -> Result<Self> {
@@ -46,7 +49,10 @@ impl Geometry {
         if let Compression::Zstd(level) = self.compression
             && !(1..=19).contains(&level)
         {
-            return Err(Error::invalid(doing, format!("zstd level {level} is not from 1 to 19")));
+            return Err(Error::invalid(
+                doing,
+                format!("zstd level {level} is not from 1 to 19"),
+            ));
         }
         Ok(self)
     }

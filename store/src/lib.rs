@@ -30,6 +30,7 @@ pub mod ops;
 pub mod pack;
 pub mod progress;
 pub mod store;
+pub mod tuning;
 pub mod world;
 
 pub use error::{Error, ErrorKind, Result};

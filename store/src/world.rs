@@ -27,8 +27,13 @@ pub struct RealWorld;
 
 impl World for RealWorld {
     fn now(&self) -> Moment {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Moment { sec: since.as_secs(), nsec: since.subsec_nanos() }
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Moment {
+            sec: since.as_secs(),
+            nsec: since.subsec_nanos(),
+        }
     }
 
     fn random(&self) -> [u8; 16] {

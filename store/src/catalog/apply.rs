@@ -110,14 +110,23 @@ impl Catalog {
     }
 
     fn op(&mut self, own: SessionId, seq: Sequence, op: &Op, rules: Rules) -> Valid {
-        let free = matches!(op, Op::Open { .. } | Op::DeleteSnapshot { .. } | Op::Expire { .. } | Op::GotoEnd { .. });
+        let free = matches!(
+            op,
+            Op::Open { .. } | Op::DeleteSnapshot { .. } | Op::Expire { .. } | Op::GotoEnd { .. }
+        );
         if !free && rules.session_open && self.session(&own).is_none() {
             return Err(Invalid::SessionNotOpen(own));
         }
         match op {
             Op::Open { kind, label } => self.open(own, *kind, label),
-            Op::Close => self.end(own),
-            Op::Expire { session } => self.end(*session),
+            Op::Close => {
+                self.sessions.remove_mut(&own);
+                Ok(())
+            }
+            Op::Expire { session } => {
+                self.sessions.remove_mut(session);
+                Ok(())
+            }
             Op::Publish { packs } => packs.iter().try_for_each(|p| self.publish(own, *p)),
             Op::Rely { packs, roots } => self.rely(seq, packs, roots, rules),
             Op::Pin { packs, roots } => {
@@ -131,14 +140,24 @@ impl Catalog {
                 session.packs.retain(|p| !packs.contains(p));
                 session.roots.retain(|r| !roots.contains(r));
             }),
-            Op::PutSnapshot { record, gotos_begun } => self.put_snapshot(record, *gotos_begun, rules),
+            Op::PutSnapshot {
+                record,
+                gotos_begun,
+            } => self.put_snapshot(record, *gotos_begun, rules),
             Op::DeleteSnapshot { uid } => self.delete_snapshot(uid),
-            Op::PutDevice { uid, name, attachment } => {
+            Op::PutDevice {
+                uid,
+                name,
+                attachment,
+            } => {
                 check_device(name, attachment.as_ref())?;
                 if self.device_named(name).is_some_and(|d| d.uid != *uid) {
                     return Err(Invalid::NameTaken(name.clone()));
                 }
-                let mut device = self.devices.get(uid).map_or_else(|| new_device(*uid), |d| DeviceState::clone(d));
+                let mut device = self
+                    .devices
+                    .get(uid)
+                    .map_or_else(|| new_device(*uid), |d| DeviceState::clone(d));
                 if device.in_goto.is_some() {
                     return Err(Invalid::DeviceInGoto(*uid));
                 }
@@ -160,9 +179,12 @@ impl Catalog {
                     device.base = *base;
                 })
             }
-            Op::Compact { base, new, dropped, kept } => {
-                self.compact(own, seq, (*base, new), (dropped, kept), rules)
-            }
+            Op::Compact {
+                base,
+                new,
+                dropped,
+                kept,
+            } => self.compact(own, seq, (*base, new), (dropped, kept), rules),
             Op::GotoBegin { record } => self.goto_begin(record, rules),
             Op::GotoEnd { uid, result } => self.goto_end(uid, *result),
         }
@@ -186,13 +208,11 @@ impl Catalog {
         Ok(())
     }
 
-    fn end(&mut self, id: SessionId) -> Valid {
-        self.sessions.remove_mut(&id);
-        Ok(())
-    }
-
     fn publish(&mut self, session: SessionId, record: PackRecord) -> Valid {
-        let name = PackName { session, n: record.n };
+        let name = PackName {
+            session,
+            n: record.n,
+        };
         if self.packs.contains_key(&name) {
             return Err(Invalid::PackExists(name));
         }
@@ -203,12 +223,23 @@ impl Catalog {
         let full = || Invalid::Malformed("all pack numbers are used up".into());
         self.next_pack = self.next_pack.checked_add(1).ok_or_else(full)?;
         self.numbers.insert_mut(number, name);
-        self.packs.insert_mut(name, Arc::new(PackState { number, name, record, last_named: 0 }));
+        self.packs.insert_mut(
+            name,
+            Arc::new(PackState {
+                number,
+                name,
+                record,
+                last_named: 0,
+            }),
+        );
         Ok(())
     }
 
     fn rely(&mut self, seq: Sequence, packs: &[PackName], roots: &[Hash], rules: Rules) -> Valid {
-        if let Some(gone) = roots.iter().find(|r| rules.roots_reachable && !self.reachable(r)) {
+        if let Some(gone) = roots
+            .iter()
+            .find(|r| rules.roots_reachable && !self.reachable(r))
+        {
             return Err(Invalid::RootNotReachable(*gone));
         }
         for name in packs {
@@ -221,8 +252,13 @@ impl Catalog {
 
     /// False when it is not live.
     fn name_pack(&mut self, seq: Sequence, name: &PackName) -> bool {
-        let Some(pack) = self.packs.get(name) else { return false };
-        let pack = PackState { last_named: seq, ..PackState::clone(pack) };
+        let Some(pack) = self.packs.get(name) else {
+            return false;
+        };
+        let pack = PackState {
+            last_named: seq,
+            ..PackState::clone(pack)
+        };
         self.packs.insert_mut(*name, Arc::new(pack));
         true
     }
@@ -236,31 +272,44 @@ impl Catalog {
     }
 
     fn put_snapshot(&mut self, record: &SnapshotRecord, gotos_begun: u64, rules: Rules) -> Valid {
-        record.check().map_err(|e| Invalid::Malformed(e.to_string()))?;
+        record
+            .check()
+            .map_err(|e| Invalid::Malformed(e.to_string()))?;
         if self.snapshot(&record.uid).is_some() {
             return Err(Invalid::SnapshotExists(record.uid));
         }
-        let device = self.device(&record.device).ok_or(Invalid::DeviceUnknown(record.device))?;
+        let device = self
+            .device(&record.device)
+            .ok_or(Invalid::DeviceUnknown(record.device))?;
         if rules.gotos_counted && device.in_goto.is_some() {
             return Err(Invalid::DeviceInGoto(device.uid));
         }
         if rules.gotos_counted && device.gotos_begun != gotos_begun {
             return Err(Invalid::GotoSince(device.uid));
         }
-        let number = std::str::from_utf8(&record.id).ok().and_then(|id| id.parse::<u64>().ok());
+        let number = std::str::from_utf8(&record.id)
+            .ok()
+            .and_then(|id| id.parse::<u64>().ok());
         self.change_device(&record.device, |device| {
             device.base = Some(record.uid);
             device.next_id = device.next_id.max(number.unwrap_or(0).saturating_add(1));
         })?;
         let order = self.next_snapshot;
         self.next_snapshot += 1;
-        let state = SnapshotState { order, record: record.clone() };
+        let state = SnapshotState {
+            order,
+            record: record.clone(),
+        };
         self.snapshots.insert_mut(record.uid, Arc::new(state));
         Ok(())
     }
 
     fn delete_snapshot(&mut self, uid: &Uid) -> Valid {
-        let snapshot = self.snapshots.get(uid).ok_or(Invalid::SnapshotUnknown(*uid))?.clone();
+        let snapshot = self
+            .snapshots
+            .get(uid)
+            .ok_or(Invalid::SnapshotUnknown(*uid))?
+            .clone();
         self.snapshots.remove_mut(uid);
         // Contents stay where they are; only what they are called is forgotten.
         let device = snapshot.record.device;
@@ -311,9 +360,10 @@ impl Catalog {
             }
         }
         for name in kept {
-            let live = match rules.kept_named {
-                true => self.name_pack(seq, name),
-                false => self.pack(name).is_some(),
+            let live = if rules.kept_named {
+                self.name_pack(seq, name)
+            } else {
+                self.pack(name).is_some()
             };
             if rules.kept_live && (!live || dropped.contains(name)) {
                 return Err(Invalid::PackNotLive(*name));
@@ -334,7 +384,10 @@ impl Catalog {
             return Err(Invalid::GotoExists(record.uid));
         }
         for device in &record.devices {
-            if self.device(&device.device).is_some_and(|d| d.in_goto.is_some()) {
+            if self
+                .device(&device.device)
+                .is_some_and(|d| d.in_goto.is_some())
+            {
                 return Err(Invalid::DeviceInGoto(device.device));
             }
             if rules.roots_reachable && !self.reachable(&device.target.root) {
@@ -354,7 +407,11 @@ impl Catalog {
     }
 
     fn goto_end(&mut self, uid: &Uid, result: GotoResult) -> Valid {
-        let record = self.gotos.get(uid).ok_or(Invalid::GotoUnknown(*uid))?.clone();
+        let record = self
+            .gotos
+            .get(uid)
+            .ok_or(Invalid::GotoUnknown(*uid))?
+            .clone();
         for device in &record.devices {
             let base = match result {
                 GotoResult::Done => Some(device.snapshot),
@@ -371,11 +428,17 @@ impl Catalog {
     }
 
     /// For a test of the rule that checkpoints hold it.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(test)]
     pub(crate) fn forget_names(mut self) -> Self {
         let packs: Vec<PackState> = self.packs().map(|p| PackState::clone(p)).collect();
         for pack in packs {
-            self.packs.insert_mut(pack.name, Arc::new(PackState { last_named: 0, ..pack }));
+            self.packs.insert_mut(
+                pack.name,
+                Arc::new(PackState {
+                    last_named: 0,
+                    ..pack
+                }),
+            );
         }
         self
     }
@@ -396,9 +459,12 @@ fn new_device(uid: Uid) -> DeviceState {
 
 fn check_device(name: &str, attachment: Option<&crate::format::entry::Attachment>) -> Valid {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        return Err(Invalid::Malformed(format!("a device name has 1 to {NAME_BYTES_MAX} bytes")));
+        return Err(Invalid::Malformed(format!(
+            "a device name has 1 to {NAME_BYTES_MAX} bytes"
+        )));
     }
-    if attachment.is_some_and(|a| a.path.len() > PATH_BYTES_MAX || a.format.len() > NAME_BYTES_MAX) {
+    if attachment.is_some_and(|a| a.path.len() > PATH_BYTES_MAX || a.format.len() > NAME_BYTES_MAX)
+    {
         return Err(Invalid::Malformed("the image's path is too long".into()));
     }
     Ok(())

@@ -3,6 +3,8 @@
 
 mod apply;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 pub use apply::Invalid;
 pub use rules::Rules;
@@ -164,7 +166,10 @@ impl Catalog {
 
     /// A device's snapshots in the order of their creation.
     pub fn snapshots_of(&self, device: &Uid) -> Vec<&Arc<SnapshotState>> {
-        let mut of: Vec<_> = self.snapshots().filter(|s| s.record.device == *device).collect();
+        let mut of: Vec<_> = self
+            .snapshots()
+            .filter(|s| s.record.device == *device)
+            .collect();
         of.sort_by_key(|s| s.order);
         of
     }
@@ -190,16 +195,26 @@ impl Catalog {
         let mut roots: BTreeSet<Hash> = snapshots.flat_map(|s| s.record.roots()).collect();
         roots.extend(self.devices().filter_map(|d| d.head.map(|h| h.root)));
         roots.extend(self.sessions.values().flat_map(|s| s.roots.iter().copied()));
-        roots.extend(self.gotos().flat_map(|g| &g.devices).flat_map(|d| [d.undo.root, d.target.root]));
+        roots.extend(
+            self.gotos()
+                .flat_map(|g| &g.devices)
+                .flat_map(|d| [d.undo.root, d.target.root]),
+        );
         roots.into_iter().collect()
     }
 
     /// Whether something keeps this root.
     pub fn reachable(&self, root: &Hash) -> bool {
-        self.snapshots().any(|s| s.record.roots().any(|r| r == *root))
-            || self.devices().any(|d| d.head.is_some_and(|h| h.root == *root))
+        self.snapshots()
+            .any(|s| s.record.roots().any(|r| r == *root))
+            || self
+                .devices()
+                .any(|d| d.head.is_some_and(|h| h.root == *root))
             || self.sessions.values().any(|s| s.roots.contains(root))
-            || self.gotos().flat_map(|g| &g.devices).any(|d| d.undo.root == *root || d.target.root == *root)
+            || self
+                .gotos()
+                .flat_map(|g| &g.devices)
+                .any(|d| d.undo.root == *root || d.target.root == *root)
     }
 
     /// Whether a session claims the pack.

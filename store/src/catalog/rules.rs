@@ -2,7 +2,10 @@
 
 /// One field a rule; true: it holds. See section 3.2 of the design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own, named as in the design")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a rule of its own, named as in the design"
+)]
 pub struct Rules {
     /// Roots that are relied on or pinned must be reachable.
     pub roots_reachable: bool,

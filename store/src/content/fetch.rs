@@ -83,7 +83,11 @@ impl Resolved {
     }
 
     fn damage(&self, (cluster, position): (u64, u32), why: &Arc<Error>) -> Damage {
-        Damage { cluster, hash: self.hash(position), why: why.clone() }
+        Damage {
+            cluster,
+            hash: self.hash(position),
+            why: why.clone(),
+        }
     }
 }
 
@@ -92,7 +96,13 @@ impl<'a> Fetcher<'a> {
     pub fn new(objects: &'a dyn Objects, log: &'a Log, cluster_bytes: u32) -> Self {
         let catalog = log.current();
         let resolver = Resolver::new(objects, &catalog, PackKind::Clusters);
-        Self { objects, log, cluster_bytes, catalog, resolver }
+        Self {
+            objects,
+            log,
+            cluster_bytes,
+            catalog,
+            resolver,
+        }
     }
 
     /// Finds out where all of them are; at most `WINDOW` at a time keeps memory bounded.
@@ -100,12 +110,20 @@ impl<'a> Fetcher<'a> {
         let set = HashSet::new(wants.iter().map(|w| w.hash).collect());
         let places = self.resolver.find(&set)?;
         let position = |w: &Want| set.position(&w.hash).expect("the set was made of these");
-        let wants = wants.iter().map(|w| (w.cluster, position(w) as u32)).collect();
+        let wants = wants
+            .iter()
+            .map(|w| (w.cluster, position(w) as u32))
+            .collect();
         Ok(Resolved { wants, set, places })
     }
 
     /// Delivers all clusters of `wants`; returns those that no live pack yields.
-    pub fn fetch(&mut self, wants: &[Want], sink: &dyn Sink, progress: &Progress) -> Result<Vec<Damage>> {
+    pub fn fetch(
+        &mut self,
+        wants: &[Want],
+        sink: &dyn Sink,
+        progress: &Progress,
+    ) -> Result<Vec<Damage>> {
         let resolved = self.resolve(wants)?;
         self.deliver(&resolved, 0..u64::MAX, sink, progress)
     }
@@ -128,11 +146,19 @@ impl<'a> Fetcher<'a> {
             }
             self.catalog = self.log.refresh()?;
             self.resolver.follow(&self.catalog, PackKind::Clusters);
-            let wants: Vec<Want> =
-                failed.iter().map(|d| Want { cluster: d.cluster, hash: d.hash }).collect();
+            let wants: Vec<Want> = failed
+                .iter()
+                .map(|d| Want {
+                    cluster: d.cluster,
+                    hash: d.hash,
+                })
+                .collect();
             let again = self.resolve(&wants)?;
             if again.places.iter().all(Option::is_none) {
-                break;
+                if self.log.still_holds(&self.catalog)? {
+                    break;
+                }
+                continue;
             }
             failed = self.pass(&again, 0..u64::MAX, sink, progress)?;
         }
@@ -147,22 +173,46 @@ impl<'a> Fetcher<'a> {
         sink: &dyn Sink,
         progress: &Progress,
     ) -> Result<Vec<Damage>> {
-        let mut todo: Vec<(u64, u32)> =
-            window.wants.iter().filter(|(c, _)| range.contains(c)).copied().collect();
+        let mut todo: Vec<(u64, u32)> = window
+            .wants
+            .iter()
+            .filter(|(c, _)| range.contains(c))
+            .copied()
+            .collect();
         todo.par_sort_unstable_by_key(|(cluster, position)| (window.place(*position), *cluster));
         let nowhere = todo.partition_point(|(_, p)| window.place(*p).is_none());
-        let none = Arc::new(Error::corrupt("looking for a cluster", "no live pack lists it"));
-        let lost = todo[..nowhere].iter().map(|want| window.damage(*want, &none));
+        let none = Arc::new(Error::corrupt(
+            "looking for a cluster",
+            "no live pack lists it",
+        ));
+        let lost = todo[..nowhere]
+            .iter()
+            .map(|want| window.damage(*want, &none));
         let failed = Mutex::new(lost.collect::<Vec<_>>());
-        spans(&todo[nowhere..], window).par_iter().try_for_each(|span| {
-            progress.check()?;
-            let bad = Task { fetcher: self, window, sink, progress }.run(span)?;
-            failed.lock().unwrap_or_else(PoisonError::into_inner).extend(bad);
-            Ok(())
-        })?;
+        spans(&todo[nowhere..], window)
+            .par_iter()
+            .try_for_each(|span| {
+                progress.check()?;
+                let bad = Task {
+                    fetcher: self,
+                    window,
+                    sink,
+                    progress,
+                }
+                .run(span)?;
+                failed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(bad);
+                Ok(())
+            })?;
         let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         for damage in &failed {
-            if let Some(at) = window.set.position(&damage.hash).and_then(|p| window.places[p]) {
+            if let Some(at) = window
+                .set
+                .position(&damage.hash)
+                .and_then(|p| window.places[p])
+            {
                 self.resolver.avoid(at);
             }
         }
@@ -170,15 +220,23 @@ impl<'a> Fetcher<'a> {
     }
 
     fn name(&self, pack: PackNumber) -> Result<PackName> {
-        self.catalog.pack_numbered(pack).map(|p| p.name).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "reading a cluster").detail("its pack was dropped meanwhile")
-        })
+        self.catalog
+            .pack_numbered(pack)
+            .map(|p| p.name)
+            .ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "reading a cluster")
+                    .detail("its pack was dropped meanwhile")
+            })
     }
 }
 
 /// Cuts sorted wants into runs of frames of one pack that are worth one read.
 fn spans<'t>(todo: &'t [(u64, u32)], window: &Resolved) -> Vec<&'t [(u64, u32)]> {
-    let at = |i: usize| window.place(todo[i].1).expect("sorted behind those without a place");
+    let at = |i: usize| {
+        window
+            .place(todo[i].1)
+            .expect("sorted behind those without a place")
+    };
     let mut spans = Vec::new();
     let mut from = 0;
     for i in 1..=todo.len() {
@@ -207,14 +265,21 @@ struct Task<'t> {
 
 impl Task<'_> {
     fn at(&self, want: (u64, u32)) -> Location {
-        self.window.place(want.1).expect("only wants with a place get here")
+        self.window
+            .place(want.1)
+            .expect("only wants with a place get here")
     }
 
     fn run(&self, span: &[(u64, u32)]) -> Result<Vec<Damage>> {
         let (first, last) = (self.at(span[0]), self.at(span[span.len() - 1]));
         let mut bytes = vec![0; (last.offset + last.bytes - first.offset) as usize];
         let read = self.fetcher.name(first.pack).and_then(|name| {
-            get_exact(self.fetcher.objects, &name.key(), u64::from(first.offset), &mut bytes)
+            get_exact(
+                self.fetcher.objects,
+                &name.key(),
+                u64::from(first.offset),
+                &mut bytes,
+            )
         });
         if let Err(e) = read {
             return self.all_failed(span, e);
@@ -228,7 +293,9 @@ impl Task<'_> {
                 Ok(frame) => self.deliver(&frame, wants, &mut failed)?,
                 Err(e) => {
                     let key = self.fetcher.name(at.pack)?.key();
-                    let e = e.at(self.fetcher.objects.describe(&key)).offset(u64::from(at.offset));
+                    let e = e
+                        .at(self.fetcher.objects.describe(&key))
+                        .offset(u64::from(at.offset));
                     failed.extend(self.all_failed(wants, e)?);
                 }
             }
@@ -243,10 +310,18 @@ impl Task<'_> {
             return Err(e);
         }
         let e = Arc::new(e);
-        Ok(wants.iter().map(|want| self.window.damage(*want, &e)).collect())
+        Ok(wants
+            .iter()
+            .map(|want| self.window.damage(*want, &e))
+            .collect())
     }
 
-    fn deliver(&self, frame: &DecodedFrame, wants: &[(u64, u32)], failed: &mut Vec<Damage>) -> Result<()> {
+    fn deliver(
+        &self,
+        frame: &DecodedFrame,
+        wants: &[(u64, u32)],
+        failed: &mut Vec<Damage>,
+    ) -> Result<()> {
         let size = self.fetcher.cluster_bytes as usize;
         let mut good = Vec::with_capacity(wants.len());
         // The clusters of one item are neighbours here; it is hashed once.

@@ -6,9 +6,9 @@
 use crate::catalog::{Catalog, PackState};
 use crate::error::Result;
 use crate::format::entry::PackKind;
+use crate::format::pack::FrameRef;
 use crate::id::{Hash, PackNumber};
 use crate::object::Objects;
-use crate::format::pack::FrameRef;
 use crate::pack::table::Table;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,12 +29,20 @@ pub struct Location {
 impl Location {
     /// An item of a frame of a pack.
     pub fn new(pack: PackNumber, frame: FrameRef, item: u16) -> Self {
-        Self { pack, offset: frame.offset, bytes: frame.bytes, item }
+        Self {
+            pack,
+            offset: frame.offset,
+            bytes: frame.bytes,
+            item,
+        }
     }
 
     /// The frame alone.
     pub fn frame(&self) -> FrameRef {
-        FrameRef { offset: self.offset, bytes: self.bytes }
+        FrameRef {
+            offset: self.offset,
+            bytes: self.bytes,
+        }
     }
 }
 
@@ -63,7 +71,10 @@ impl HashSet {
     pub fn position(&self, hash: &Hash) -> Option<usize> {
         let p = prefix(hash);
         let (from, to) = (self.starts[p] as usize, self.starts[p + 1] as usize);
-        self.hashes[from..to].binary_search(hash).ok().map(|i| from + i)
+        self.hashes[from..to]
+            .binary_search(hash)
+            .ok()
+            .map(|i| from + i)
     }
 
     /// The members, sorted.
@@ -88,15 +99,26 @@ pub struct Resolver<'a> {
 impl<'a> Resolver<'a> {
     /// Over the packs that are live in `catalog`.
     pub fn new(objects: &'a dyn Objects, catalog: &Catalog, kind: PackKind) -> Self {
-        let order = catalog.packs().filter(|p| p.record.kind == kind).cloned().collect();
-        Self { objects, order, bad: BTreeSet::new() }
+        let order = catalog
+            .packs()
+            .filter(|p| p.record.kind == kind)
+            .cloned()
+            .collect();
+        Self {
+            objects,
+            order,
+            bad: BTreeSet::new(),
+        }
     }
 
     /// The live packs are now those of `catalog`.
     pub fn follow(&mut self, catalog: &Catalog, kind: PackKind) {
         let known: BTreeSet<PackNumber> = self.order.iter().map(|p| p.number).collect();
-        self.order.retain(|p| catalog.pack_numbered(p.number).is_some());
-        let new = catalog.packs().filter(|p| p.record.kind == kind && !known.contains(&p.number));
+        self.order
+            .retain(|p| catalog.pack_numbered(p.number).is_some());
+        let new = catalog
+            .packs()
+            .filter(|p| p.record.kind == kind && !known.contains(&p.number));
         self.order.extend(new.cloned());
     }
 
@@ -123,13 +145,19 @@ impl<'a> Resolver<'a> {
             };
             let before = missing;
             for (_, hash, frame, item) in table.entries() {
-                let Some(at) = set.position(hash) else { continue };
+                let Some(at) = set.position(hash) else {
+                    continue;
+                };
                 if found[at].is_none() && !self.bad.contains(&(pack.number, frame.offset)) {
                     missing -= 1;
                     found[at] = Some(Location::new(pack.number, frame, item));
                 }
             }
-            if missing < before { helped.push(pack.clone()) } else { idle.push(pack.clone()) }
+            if missing < before {
+                helped.push(pack.clone())
+            } else {
+                idle.push(pack.clone())
+            }
         }
         helped.append(&mut idle);
         self.order = helped;
@@ -141,7 +169,14 @@ impl<'a> Resolver<'a> {
 pub fn readable<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(e) if matches!(e.kind(), crate::ErrorKind::Corrupt | crate::ErrorKind::NotFound) => Ok(None),
+        Err(e)
+            if matches!(
+                e.kind(),
+                crate::ErrorKind::Corrupt | crate::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(None)
+        }
         Err(e) => Err(e),
     }
 }

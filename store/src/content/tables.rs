@@ -3,10 +3,10 @@
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::format::pack::{BLOCK_STRIDE, Block};
 use crate::id::{Hash, PackName, PackNumber};
 use crate::index::Place;
 use crate::object::Objects;
-use crate::format::pack::{BLOCK_STRIDE, Block};
 use crate::pack::table::read_block;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,7 +25,12 @@ pub struct Tables {
 impl Tables {
     /// Empty, over the packs live in `catalog`.
     pub fn new(objects: Arc<dyn Objects>, catalog: Arc<Catalog>) -> Self {
-        Self { objects, catalog, near: HashMap::new(), blocks: VecDeque::new() }
+        Self {
+            objects,
+            catalog,
+            near: HashMap::new(),
+            blocks: VecDeque::new(),
+        }
     }
 
     /// The live packs are now those of `catalog`.
@@ -35,17 +40,28 @@ impl Tables {
 
     /// A live pack among the loaded blocks that lists the hash.
     pub fn near(&self, hash: &Hash) -> Option<PackName> {
-        self.near.get(hash).and_then(|n| self.catalog.pack_numbered(*n)).map(|p| p.name)
+        self.near
+            .get(hash)
+            .and_then(|n| self.catalog.pack_numbered(*n))
+            .map(|p| p.name)
     }
 
     /// A live pack that lists the hash: tries the hints one by one and believes only the packs' own tables.
-    pub fn prove(&mut self, hash: &Hash, hints: impl Iterator<Item = Place>) -> Result<Option<PackName>> {
+    pub fn prove(
+        &mut self,
+        hash: &Hash,
+        hints: impl Iterator<Item = Place>,
+    ) -> Result<Option<PackName>> {
         if let Some(name) = self.near(hash) {
             return Ok(Some(name));
         }
         for hint in hints {
             let block = hint.entry / BLOCK_STRIDE;
-            if self.blocks.iter().any(|(p, b, _)| (*p, *b) == (hint.pack, block)) {
+            if self
+                .blocks
+                .iter()
+                .any(|(p, b, _)| (*p, *b) == (hint.pack, block))
+            {
                 continue;
             }
             if self.load(hint.pack, block)?
@@ -59,12 +75,16 @@ impl Tables {
 
     /// False where there is no such live pack or its block cannot be read: the hint is then worth nothing.
     fn load(&mut self, pack: PackNumber, block: u32) -> Result<bool> {
-        let Some(state) = self.catalog.pack_numbered(pack) else { return Ok(false) };
+        let Some(state) = self.catalog.pack_numbered(pack) else {
+            return Ok(false);
+        };
         if block >= state.record.blocks {
             return Ok(false);
         }
         let read = read_block(&*self.objects, state.name, &state.record, block);
-        let Some(loaded) = super::resolve::readable(read)? else { return Ok(false) };
+        let Some(loaded) = super::resolve::readable(read)? else {
+            return Ok(false);
+        };
         if self.blocks.len() == BLOCKS_MAX
             && let Some((old, _, gone)) = self.blocks.pop_front()
         {
@@ -74,7 +94,8 @@ impl Tables {
                 }
             }
         }
-        self.near.extend(loaded.hashes().iter().map(|hash| (*hash, pack)));
+        self.near
+            .extend(loaded.hashes().iter().map(|hash| (*hash, pack)));
         self.blocks.push_back((pack, block, loaded));
         Ok(true)
     }

@@ -26,6 +26,17 @@ struct RealFile {
     kind: FileKind,
     /// Set for images until the file system says that it cannot.
     spare_cache: AtomicBool,
+    locked: AtomicBool,
+}
+
+impl Drop for RealFile {
+    fn drop(&mut self) {
+        // Closing unlocks only with the last copy of the file; a child that is just being started has one until it becomes
+        // its program.
+        if self.locked.load(Ordering::Relaxed) {
+            let _closing_does_it = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        }
+    }
 }
 
 fn kind_of(meta: &Metadata) -> FileKind {
@@ -88,6 +99,7 @@ impl RealFile {
             path: path.to_owned(),
             kind,
             spare_cache: AtomicBool::new(image),
+            locked: AtomicBool::new(false),
         })
     }
 
@@ -143,7 +155,10 @@ impl RealFile {
     fn flock(&self, how: FlockOperation) -> Result<bool> {
         loop {
             return match rustix::fs::flock(&self.file, how) {
-                Ok(()) => Ok(true),
+                Ok(()) => {
+                    self.locked.store(true, Ordering::Relaxed);
+                    Ok(true)
+                }
                 Err(Errno::INTR) => continue,
                 Err(Errno::WOULDBLOCK) => Ok(false),
                 Err(e) => Err(self.at("locking")(e.into())),

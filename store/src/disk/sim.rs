@@ -162,6 +162,11 @@ impl SimDisk {
         self.state().lies.push((lie, path_prefix.to_owned()));
     }
 
+    /// Syncs do again what they say.
+    pub fn stop_lying(&self) {
+        self.state().lies.clear();
+    }
+
     /// Turns a bit over at rest.
     pub fn flip_bit(&self, path: impl AsRef<Path>, offset: u64, bit: u8) {
         self.damage(path.as_ref(), |content| content.flip(offset, bit));

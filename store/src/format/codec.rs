@@ -18,7 +18,9 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 fn options() -> impl Options {
-    bincode::DefaultOptions::new().with_fixint_encoding().reject_trailing_bytes()
+    bincode::DefaultOptions::new()
+        .with_fixint_encoding()
+        .reject_trailing_bytes()
 }
 
 /// The stored form.
@@ -26,16 +28,24 @@ fn options() -> impl Options {
 /// # Panics
 /// Never for our records: maps, vectors and plain fields all have a length.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    options().serialize(value).expect("records are made of plain fields, vectors and maps")
+    options()
+        .serialize(value)
+        .expect("records are made of plain fields, vectors and maps")
 }
 
 /// The struct, if `bytes` are exactly its stored form and not more than `limit`. serde allocates for at most 1 MiB on the
 /// word of a length alone, so that memory follows the bytes that are there.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> Result<T, DecodeError> {
     if bytes.len() as u64 > limit {
-        return Err(DecodeError(format!("{} bytes, {limit} are allowed", bytes.len())));
+        return Err(DecodeError(format!(
+            "{} bytes, {limit} are allowed",
+            bytes.len()
+        )));
     }
-    options().with_limit(limit).deserialize(bytes).map_err(|e| DecodeError(e.to_string()))
+    options()
+        .with_limit(limit)
+        .deserialize(bytes)
+        .map_err(|e| DecodeError(e.to_string()))
 }
 
 #[cfg(test)]
@@ -46,7 +56,10 @@ mod tests {
     #[test]
     fn nothing_may_follow_and_nothing_may_be_missing() {
         let bytes = encode(&(7u32, String::from("abc")));
-        assert_eq!(decode::<(u32, String)>(&bytes, 100).unwrap(), (7, "abc".into()));
+        assert_eq!(
+            decode::<(u32, String)>(&bytes, 100).unwrap(),
+            (7, "abc".into())
+        );
         let longer = [bytes.as_slice(), &[0]].concat();
         assert!(decode::<(u32, String)>(&longer, 100).is_err());
         assert!(decode::<(u32, String)>(&bytes[..bytes.len() - 1], 100).is_err());

@@ -42,7 +42,12 @@ pub struct Envelope<'a> {
 }
 
 /// Puts a payload in an envelope; returns its bytes and its checksum.
-pub fn seal(kind: EnvelopeKind, sequence: Sequence, previous: Hash, payload: &[u8]) -> (Vec<u8>, Hash) {
+pub fn seal(
+    kind: EnvelopeKind,
+    sequence: Sequence,
+    previous: Hash,
+    payload: &[u8],
+) -> (Vec<u8>, Hash) {
     let mut bytes = Vec::with_capacity(ENVELOPE_BYTES + payload.len());
     bytes.extend_from_slice(kind.magic());
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -65,27 +70,45 @@ fn checksum(head: &[u8], payload: &[u8]) -> Hash {
 /// Opens an envelope; every byte of it is checked.
 pub fn open(kind: EnvelopeKind, bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     let Some((head, payload)) = bytes.split_at_checked(ENVELOPE_BYTES) else {
-        return Err(DecodeError(format!("{} bytes are too few for an envelope", bytes.len())));
+        return Err(DecodeError(format!(
+            "{} bytes are too few for an envelope",
+            bytes.len()
+        )));
     };
     if &head[..8] != kind.magic() {
         return Err(DecodeError("the magic number is wrong".into()));
     }
-    let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
-    let version = number(8) as u32;
+    let number = |at: usize| u64::from_le_bytes(part(head, at));
+    let version = u32::from_le_bytes(part(head, 8));
     if version != VERSION {
         let why = format!("it has format version {version}, this program knows {VERSION}");
         return Err(DecodeError(why));
     }
     if number(24) != payload.len() as u64 {
-        let why = format!("it declares {} bytes of payload and has {}", number(24), payload.len());
+        let why = format!(
+            "it declares {} bytes of payload and has {}",
+            number(24),
+            payload.len()
+        );
         return Err(DecodeError(why));
     }
-    let declared = Hash(head[64..].try_into().expect("the head has 96 bytes"));
+    let declared = Hash(part(head, 64));
     if checksum(&head[..64], payload) != declared {
         return Err(DecodeError("the checksum does not fit".into()));
     }
-    let previous = Hash(head[32..64].try_into().expect("32 bytes"));
-    Ok(Envelope { sequence: number(16), previous, checksum: declared, payload })
+    Ok(Envelope {
+        sequence: number(16),
+        previous: Hash(part(head, 32)),
+        checksum: declared,
+        payload,
+    })
+}
+
+/// `N` bytes of the head from `at` on; both are constants within its 96.
+fn part<const N: usize>(head: &[u8], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&head[at..at + N]);
+    bytes
 }
 
 #[cfg(test)]
@@ -97,19 +120,30 @@ mod tests {
         let (bytes, checksum) = seal(EnvelopeKind::Entry, 9, Hash([3; 32]), b"payload");
         let opened = open(EnvelopeKind::Entry, &bytes).unwrap();
         assert_eq!((opened.sequence, opened.previous), (9, Hash([3; 32])));
-        assert_eq!((opened.checksum, opened.payload), (checksum, b"payload".as_slice()));
+        assert_eq!(
+            (opened.checksum, opened.payload),
+            (checksum, b"payload".as_slice())
+        );
     }
 
     #[test]
     fn every_flipped_bit_and_every_other_length_is_found() {
-        let (bytes, _) = seal(EnvelopeKind::Checkpoint, 256, Hash([1; 32]), b"some payload");
+        let (bytes, _) = seal(
+            EnvelopeKind::Checkpoint,
+            256,
+            Hash([1; 32]),
+            b"some payload",
+        );
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(open(EnvelopeKind::Checkpoint, &bad).is_err(), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert!(open(EnvelopeKind::Checkpoint, &bytes[..len]).is_err(), "{len} bytes");
+            assert!(
+                open(EnvelopeKind::Checkpoint, &bytes[..len]).is_err(),
+                "{len} bytes"
+            );
         }
         assert!(open(EnvelopeKind::Entry, &bytes).is_err());
     }

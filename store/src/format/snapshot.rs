@@ -58,7 +58,10 @@ impl SnapshotRecord {
             }
         }
         if self.date_nsec >= 1_000_000_000 {
-            return Err(Error::invalid("checking a snapshot record", "nanoseconds of a second and more"));
+            return Err(Error::invalid(
+                "checking a snapshot record",
+                "nanoseconds of a second and more",
+            ));
         }
         Ok(())
     }

@@ -82,9 +82,25 @@ fn ask(file: &File, byte: i64) -> nix::Result<Step> {
     Ok(if free { Step::Done } else { Step::Conflict })
 }
 
-/// Takes the locks for as long as `file` is open. `Busy` where somebody's use conflicts. A file system without locks
+/// Takes the locks, until `unlock`. `Busy`, and nothing taken, where somebody's use conflicts. A file system without locks
 /// cannot tell, and is let through as QEMU does.
 pub(super) fn lock(file: &File, path: &Path, access: Access) -> Result<()> {
+    let locked = claim(file, path, access);
+    if locked.is_err() {
+        unlock(file);
+    }
+    locked
+}
+
+/// Gives the locks back. Closing does it too, but only with the last copy of the file; a child that is just being started
+/// has one until it becomes its program.
+pub(super) fn unlock(file: &File) {
+    let mut all = flock(libc::F_UNLCK, USED);
+    all.l_len = UNSHARED + 100 - USED;
+    let _closing_does_it = fcntl(file, FcntlArg::F_OFD_SETLK(&all));
+}
+
+fn claim(file: &File, path: &Path, access: Access) -> Result<()> {
     let claim = Claim::of(access);
     let ours = claim.uses.iter().map(|i| USED + i);
     for byte in ours.chain(claim.unshares.iter().map(|i| UNSHARED + i)) {

@@ -68,10 +68,6 @@ fn every_change_is_noticed() -> Result<()> {
         ("written", |path| {
             // The clock of a file system ticks in milliseconds.
             std::thread::sleep(std::time::Duration::from_millis(20));
-            std::fs::OpenOptions::new()
-                .write(true)
-                .open(path)?
-                .sync_all()?;
             let file = std::fs::OpenOptions::new().write(true).open(path)?;
             std::os::unix::fs::FileExt::write_all_at(&file, b"x", 5)
         }),
@@ -256,9 +252,10 @@ fn an_image_that_qemu_reads_can_be_read_but_not_written() -> Result<()> {
 
 #[test]
 fn qemu_refuses_what_we_hold() -> Result<()> {
-    // Not `info`: of a raw image it reads nothing, and so takes no lock against anybody.
-    let (Some(map), Some(map_again), Some(io)) =
-        (qemu("qemu-img"), qemu("qemu-img"), qemu("qemu-io"))
+    // Not `info` of a raw image: it reads nothing, and takes no lock even against QEMU itself.
+    let img = || qemu("qemu-img");
+    let (Some(mut create), Some(info), Some(map), Some(map_again), Some(io)) =
+        (img(), img(), img(), img(), qemu("qemu-io"))
     else {
         return Ok(());
     };
@@ -271,6 +268,16 @@ fn qemu_refuses_what_we_hold() -> Result<()> {
     let held = Image::open(&RealDisk, &path, Access::Write)?;
     locked(&run(map, &["map", "-f", "raw"], &path));
     drop(held);
+    let qcow2 = dir.path().join("disk.qcow2");
+    let made = create
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(&qcow2)
+        .arg("1M")
+        .status();
+    assert!(made.expect("it was found a moment ago").success());
+    let held = Image::open(&RealDisk, &qcow2, Access::Write)?;
+    locked(&run(info, &["info"], &qcow2));
+    drop(held);
     let held = Image::open(&RealDisk, &path, Access::Read)?;
     locked(&run(io, &["-f", "raw", "-c", "write 0 512"], &path));
     let out = run(map_again, &["map", "-f", "raw"], &path);
@@ -280,4 +287,24 @@ fn qemu_refuses_what_we_hold() -> Result<()> {
         String::from_utf8_lossy(&out.stderr)
     );
     held.check_unchanged()
+}
+
+/// A child that is being started has copies of all open files until it becomes its program; a lock that ended only with
+/// the last copy would outlive its owner by that moment.
+#[test]
+fn a_lock_ends_with_its_owner_even_where_copies_of_the_file_live_on() -> Result<()> {
+    let dir = folder();
+    let path = image(dir.path());
+    let held = Image::open(&RealDisk, &path, Access::Write)?;
+    let copy = held.file().as_real().expect("a real file").try_clone();
+    drop(held);
+    let held = Image::open(&RealDisk, &path, Access::Read)?;
+    let refused = RealDisk.open(&path, OpenMode::Write)?;
+    let other_copy = refused.as_real().expect("a real file").try_clone();
+    let file = refused.as_real().expect("a real file");
+    assert!(lock::lock(file, &path, Access::Write).is_err());
+    drop(held);
+    Image::open(&RealDisk, &path, Access::Write)?;
+    drop((copy, other_copy));
+    Ok(())
 }

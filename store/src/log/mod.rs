@@ -9,7 +9,7 @@ mod fold;
 pub mod salvage;
 mod session;
 
-pub use append::{Durability, invalid};
+pub use append::{Durability, invalid, is_unclear};
 pub use session::Session;
 
 use crate::catalog::{Catalog, Rules};
@@ -38,7 +38,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { checkpoint_every: CHECKPOINT_EVERY, entries_kept: ENTRIES_KEPT, rules: Rules::default() }
+        Self {
+            checkpoint_every: CHECKPOINT_EVERY,
+            entries_kept: ENTRIES_KEPT,
+            rules: Rules::default(),
+        }
     }
 }
 
@@ -59,7 +63,11 @@ struct State {
 
 impl Log {
     /// Loads the newest checkpoint that is whole and folds what follows. Changes nothing.
-    pub fn open(objects: Arc<dyn Objects>, local: Arc<dyn Local>, world: Arc<dyn World>) -> Result<Self> {
+    pub fn open(
+        objects: Arc<dyn Objects>,
+        local: Arc<dyn Local>,
+        world: Arc<dyn World>,
+    ) -> Result<Self> {
         Self::open_with(objects, local, world, Options::default())
     }
 
@@ -71,8 +79,17 @@ impl Log {
         options: Options,
     ) -> Result<Self> {
         let catalog = Arc::new(fold::load(&*objects, options.rules)?);
-        let state = Mutex::new(State { catalog, durable: 0 });
-        Ok(Self { objects, local, world, options, state })
+        let state = Mutex::new(State {
+            catalog,
+            durable: 0,
+        });
+        Ok(Self {
+            objects,
+            local,
+            world,
+            options,
+            state,
+        })
     }
 
     /// The catalog as folded last.
@@ -85,6 +102,13 @@ impl Log {
         let mut state = self.state();
         self.fold_on(&mut state)?;
         Ok(state.catalog.clone())
+    }
+
+    /// Whether every pack that was live in `seen` still is. Only then does what was not found in them not exist: the
+    /// bytes of a dropped pack may have gone before they were read.
+    pub fn still_holds(&self, seen: &Catalog) -> Result<bool> {
+        let now = self.refresh()?;
+        Ok(seen.packs().all(|p| now.pack(&p.name).is_some()))
     }
 
     /// Every entry folded so far survives a crash after this, also those that others wrote.

@@ -30,7 +30,9 @@ impl Salvaged {
     /// A copy of a record; what is known already stays.
     pub fn add(&mut self, record: SnapshotRecord) {
         if let Some(name) = record.labels.get(DEVICE_LABEL) {
-            self.devices.entry(record.device).or_insert_with(|| name.clone());
+            self.devices
+                .entry(record.device)
+                .or_insert_with(|| name.clone());
         }
         self.records.entry(record.uid).or_insert(record);
     }
@@ -58,15 +60,23 @@ pub fn salvage(objects: &dyn Objects, damage: &mut Vec<String>) -> Result<Salvag
         }
     }
     for name in objects.list_after(LOG, "")? {
-        let Ok(seq) = name.parse::<Sequence>() else { continue };
+        let Ok(seq) = name.parse::<Sequence>() else {
+            continue;
+        };
         match fold::read_entry(objects, seq) {
             Ok(Some(read)) => {
                 // Beyond a gap the state is a guess, but which snapshots were deleted is still worth knowing.
                 if seq > catalog.seq() {
                     if seq > catalog.seq() + 1 {
-                        damage.push(format!("{} is missing", objects.describe(&entry_key(catalog.seq() + 1))));
+                        damage.push(format!(
+                            "{} is missing",
+                            objects.describe(&entry_key(catalog.seq() + 1))
+                        ));
                     }
-                    catalog = catalog.skip_to(seq - 1).apply(read.checksum, &read.entry, Rules::default()).0;
+                    catalog = catalog
+                        .skip_to(seq - 1)
+                        .apply(read.checksum, &read.entry, Rules::default())
+                        .0;
                 }
                 for op in read.entry.ops {
                     match op {
@@ -92,6 +102,8 @@ fn note(salvaged: &mut Salvaged, catalog: &Catalog) {
         salvaged.devices.insert(device.uid, device.name.clone());
     }
     for snapshot in catalog.snapshots() {
-        salvaged.records.insert(snapshot.record.uid, snapshot.record.clone());
+        salvaged
+            .records
+            .insert(snapshot.record.uid, snapshot.record.clone());
     }
 }

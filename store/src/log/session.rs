@@ -15,7 +15,11 @@ pub struct Session {
 
 impl Session {
     pub(super) fn new(id: SessionId, lease: Box<dyn Lease>) -> Self {
-        Self { id, counter: 1, _lease: lease }
+        Self {
+            id,
+            counter: 1,
+            _lease: lease,
+        }
     }
 
     /// Its id.
@@ -35,7 +39,9 @@ impl Session {
 impl Log {
     /// Ends a session by an entry of its own.
     pub fn close(&self, mut session: Session, purse: Purse) -> Result<()> {
-        let closed = self.commit(&mut session, purse, Durability::Later, &mut |_| Ok(vec![Op::Close]));
+        let closed = self.commit(&mut session, purse, Durability::Later, &mut |_| {
+            Ok(vec![Op::Close])
+        });
         if closed.is_ok() {
             self.ended(session);
         }
@@ -56,10 +62,14 @@ impl Log {
         let catalog = self.refresh()?;
         let mut expired = Vec::new();
         for (id, _) in catalog.sessions() {
-            let Some(lease) = self.local.hold(*id)? else { continue };
+            let Some(lease) = self.local.hold(*id)? else {
+                continue;
+            };
             let op = Op::Expire { session: *id };
             // ORDER: the lock is held until the entry is in the log, so that nobody takes the session for alive.
-            self.commit_alone(SessionKind::Gc, Purse::Reserve, &mut |_, _| Ok(vec![op.clone()]))?;
+            self.commit_alone(SessionKind::Gc, Purse::Reserve, &mut |_, _| {
+                Ok(vec![op.clone()])
+            })?;
             drop(lease);
             self.local.forget(*id)?;
             expired.push(*id);

@@ -7,6 +7,9 @@ use crate::error::{ErrorKind, Result};
 use crate::id::SessionId;
 
 /// Checks objects on an empty store.
+///
+/// # Panics
+/// With what is wrong.
 pub fn check_objects(store: &dyn Objects) -> Result<()> {
     bytes_come_back_whole_and_in_part(store)?;
     what_is_not_there_is_not_found(store)?;
@@ -131,6 +134,9 @@ fn one_of_many_threads_wins(store: &dyn Objects) -> Result<()> {
 }
 
 /// Checks leases and notes of two processes' handles on one store.
+///
+/// # Panics
+/// With what is wrong.
 pub fn check_local(one: &dyn Local, two: &dyn Local) -> Result<()> {
     let session = SessionId {
         opened_at: 7,

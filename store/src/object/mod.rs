@@ -59,7 +59,9 @@ pub fn get_whole(objects: &dyn Objects, key: &str, limit: u64) -> Result<Vec<u8>
     if size > limit {
         return Err(Error::new(crate::ErrorKind::LimitExceeded, "reading")
             .at(objects.describe(key))
-            .detail(format!("{size} bytes are more than the {limit} that this may have")));
+            .detail(format!(
+                "{size} bytes are more than the {limit} that this may have"
+            )));
     }
     let mut bytes = vec![0; size as usize];
     get_exact(objects, key, 0, &mut bytes)?;
@@ -70,8 +72,14 @@ pub fn get_whole(objects: &dyn Objects, key: &str, limit: u64) -> Result<Vec<u8>
 pub fn get_exact(objects: &dyn Objects, key: &str, offset: u64, buf: &mut [u8]) -> Result<()> {
     let n = objects.get(key, offset, buf)?;
     if n < buf.len() {
-        let why = format!("ends after {} bytes, {} were expected", offset + n as u64, offset + buf.len() as u64);
-        return Err(Error::corrupt("reading", why).at(objects.describe(key)).offset(offset));
+        let why = format!(
+            "ends after {} bytes, {} were expected",
+            offset + n as u64,
+            offset + buf.len() as u64
+        );
+        return Err(Error::corrupt("reading", why)
+            .at(objects.describe(key))
+            .offset(offset));
     }
     Ok(())
 }
@@ -85,6 +93,10 @@ pub trait Local: Send + Sync {
     fn hold(&self, session: SessionId) -> Result<Option<Box<dyn Lease>>>;
     /// Removes the lock file of a session that has ended.
     fn forget(&self, session: SessionId) -> Result<()>;
+    /// Removes what processes that died left behind; how many files.
+    fn sweep(&self) -> Result<usize> {
+        Ok(0)
+    }
     /// A note put earlier; `None` if none or unreadable.
     fn note(&self, name: &str) -> Option<Vec<u8>>;
     /// Replaces a note; need not survive a crash.

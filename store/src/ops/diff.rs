@@ -36,7 +36,10 @@ impl Store {
         let end = a.size.max(b.size);
         let nodes = self.nodes()?;
         let mut extents: Vec<ChangedExtent> = Vec::new();
-        let (old, new) = ((a.root, a.size.div_ceil(size)), (b.root, b.size.div_ceil(size)));
+        let (old, new) = (
+            (a.root, a.size.div_ceil(size)),
+            (b.root, b.size.div_ceil(size)),
+        );
         diff(&nodes, old.0, old.1, &nodes, new.0, new.1, &mut |change| {
             let kind = match change.new {
                 Child::Hash(_) => ExtentKind::Data,
@@ -49,7 +52,11 @@ impl Store {
                 Some(last) if last.kind == kind && last.start + last.length == start => {
                     last.length += length;
                 }
-                _ => extents.push(ChangedExtent { start, length, kind }),
+                _ => extents.push(ChangedExtent {
+                    start,
+                    length,
+                    kind,
+                }),
             }
             Ok(())
         })?;

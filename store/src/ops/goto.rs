@@ -17,7 +17,7 @@ use crate::object::Purse;
 use crate::ops::ingest::{Input, Writer};
 use crate::ops::restore::{FileSink, write_zeros};
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Store, may_be_dropped};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,19 +49,31 @@ pub struct Target<'a> {
 pub struct Went {
     /// The device.
     pub device: Uid,
+    /// Bytes of the disk now.
+    pub size: u64,
+    /// Bytes read to learn what differs.
+    pub read: u64,
     /// Bytes written, zeros included.
     pub written: u64,
 }
+
+/// What was begun, and the bytes read of each image.
+type Begun = (GotoRecord, Vec<u64>);
 
 impl Store {
     /// Makes every image hold its target. An error rolls all of them back; where that fails too they stay marked, and
     /// `resume_goto` takes it up.
     pub fn goto(&self, targets: &[Target<'_>], progress: &Progress) -> Result<Vec<Went>> {
-        let record = self.begin_goto(targets, progress)?;
+        let (record, read) = self.begin_goto(targets, progress)?;
         let files: Vec<&dyn DiskFile> = targets.iter().map(|t| t.file).collect();
         let result = self.write_all(&record, &files, GotoResult::Done, progress);
         match result {
-            Ok(went) => self.end_goto(record.uid, GotoResult::Done).map(|()| went),
+            Ok(mut went) => {
+                went.iter_mut()
+                    .zip(read)
+                    .for_each(|(w, read)| w.read = read);
+                self.end_goto(record.uid, GotoResult::Done).map(|()| went)
+            }
             Err(e) => Err(self.roll_back(&record, &files, e)),
         }
     }
@@ -82,7 +94,7 @@ impl Store {
         self.end_goto(record.uid, to).map(|()| went)
     }
 
-    fn begin_goto(&self, targets: &[Target<'_>], progress: &Progress) -> Result<GotoRecord> {
+    fn begin_goto(&self, targets: &[Target<'_>], progress: &Progress) -> Result<Begun> {
         let uid = self.new_uid();
         let mut writer = Writer::new(self, SessionKind::Writer, Purse::Free)?;
         let begun = self.begin_with(&mut writer, uid, targets, progress);
@@ -98,14 +110,19 @@ impl Store {
         uid: Uid,
         targets: &[Target<'_>],
         progress: &Progress,
-    ) -> Result<GotoRecord> {
+    ) -> Result<Begun> {
         let mut tries = 0;
         loop {
             let catalog = self.catalog();
             let mut inputs = Vec::with_capacity(targets.len());
             for t in targets {
                 let parent = t.parent.filter(|p| catalog.reachable(&p.root));
-                inputs.push(Input { file: t.file, size: t.file.len()?, parent, changed: None });
+                inputs.push(Input {
+                    file: t.file,
+                    size: t.file.len()?,
+                    parent,
+                    changed: None,
+                });
             }
             let ingested = writer.ingest(&inputs, progress)?;
             let devices: Vec<GotoDevice> = targets
@@ -121,16 +138,37 @@ impl Store {
                 .collect();
             writer.flush()?;
             writer.publish()?;
-            for (device, t) in devices.iter().zip(targets) {
-                self.check_target(device, t)?;
+            let mut pairs = devices.iter().zip(targets);
+            match pairs.try_for_each(|(device, t)| self.check_target(device, t)) {
+                Ok(()) => {}
+                Err(e) if may_be_dropped(&e) && tries < TRIES && writer.forget_gone()? => {
+                    tries += 1;
+                    continue;
+                }
+                Err(e) => return Err(self.or_deleted(e, targets)?),
             }
             let record = GotoRecord { uid, devices };
-            match writer.finish(&mut |_| Ok(vec![Op::GotoBegin { record: record.clone() }])) {
-                Ok(_) => return Ok(record),
+            match writer.finish(&mut |_| {
+                Ok(vec![Op::GotoBegin {
+                    record: record.clone(),
+                }])
+            }) {
+                Ok(_) => return Ok((record, ingested.iter().map(|i| i.counts.read).collect())),
                 Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// What failed, or that a target was deleted meanwhile.
+    fn or_deleted(&self, e: Error, targets: &[Target<'_>]) -> Result<Error> {
+        let now = self.refresh()?;
+        if targets.iter().all(|t| now.snapshot(&t.snapshot).is_some()) {
+            return Ok(e);
+        }
+        Ok(Error::new(ErrorKind::NotFound, "going to a snapshot")
+            .detail("it was deleted meanwhile; no image was touched")
+            .hint("`still list` shows what there is"))
     }
 
     /// Everything that will be written is there, before anything is.
@@ -145,19 +183,28 @@ impl Store {
             if let Child::Hash(hash) = child {
                 hashes.push(hash);
             }
-            if hashes.len() >= WINDOW { self.check_there(std::mem::take(&mut hashes)) } else { Ok(()) }
+            if hashes.len() >= WINDOW {
+                self.check_there(std::mem::take(&mut hashes))
+            } else {
+                Ok(())
+            }
         })?;
         self.check_there(hashes)
     }
 
     fn check_there(&self, hashes: Vec<Hash>) -> Result<()> {
         let set = HashSet::new(hashes);
-        let missing = self.resolver().find(&set)?.iter().filter(|p| p.is_none()).count();
-        if missing == 0 {
-            return Ok(());
-        }
-        let why = format!("{missing} clusters of the snapshot are in no live pack; no image was touched");
-        Err(Error::corrupt("going to a snapshot", why).hint("`still verify` lists all damage"))
+        self.on_settled(|catalog| {
+            let found = self.resolver(catalog).find(&set)?;
+            let missing = found.iter().filter(|p| p.is_none()).count();
+            if missing == 0 {
+                return Ok(());
+            }
+            let why = format!(
+                "{missing} clusters of the snapshot are in no live pack; no image was touched"
+            );
+            Err(Error::corrupt("going to a snapshot", why).hint("`still verify` lists all damage"))
+        })
     }
 
     /// Writes what differs into all images in parallel, and syncs them.
@@ -176,19 +223,37 @@ impl Store {
             };
             let written = self.write_changes(old, new, **file, progress)?;
             file.sync()?;
-            Ok(Went { device: device.device, written })
+            Ok(Went {
+                device: device.device,
+                size: new.size,
+                read: 0,
+                written,
+            })
         };
         pairs.par_iter().map(write).collect()
     }
 
-    fn write_changes(&self, old: Content, new: Content, file: &dyn DiskFile, progress: &Progress) -> Result<u64> {
+    fn write_changes(
+        &self,
+        old: Content,
+        new: Content,
+        file: &dyn DiskFile,
+        progress: &Progress,
+    ) -> Result<u64> {
         let size = u64::from(self.geometry().cluster_bytes);
         if file.len()? != new.size {
             file.set_len(new.size)?;
         }
         let written = AtomicU64::new(0);
-        let plain = FileSink { file, cluster_bytes: size, len: new.size };
-        let sink = CountingSink { sink: &plain, written: &written };
+        let plain = FileSink {
+            file,
+            cluster_bytes: size,
+            len: new.size,
+        };
+        let sink = CountingSink {
+            sink: &plain,
+            written: &written,
+        };
         let mut wants = Vec::new();
         let mut fetcher = self.fetcher();
         let mut put = |wants: &mut Vec<Want>| {
@@ -197,9 +262,11 @@ impl Store {
             wants.clear();
             match damage.into_iter().next() {
                 None => Ok(()),
-                Some(d) => Err(Error::corrupt("going to a snapshot", "a cluster cannot be read")
-                    .offset(d.cluster * size)
-                    .source(d.why)),
+                Some(d) => Err(
+                    Error::corrupt("going to a snapshot", "a cluster cannot be read")
+                        .offset(d.cluster * size)
+                        .source(d.why),
+                ),
             }
         };
         self.each_change(old, new, &mut |first, count, child| {
@@ -210,10 +277,17 @@ impl Store {
                     write_zeros(file, from, to)?;
                     written.fetch_add(to - from, Ordering::Relaxed);
                 }
-                Child::Hash(hash) => wants.push(Want { cluster: first, hash }),
+                Child::Hash(hash) => wants.push(Want {
+                    cluster: first,
+                    hash,
+                }),
                 Child::Hole => {}
             }
-            if wants.len() >= WINDOW { put(&mut wants) } else { Ok(()) }
+            if wants.len() >= WINDOW {
+                put(&mut wants)
+            } else {
+                Ok(())
+            }
         })?;
         put(&mut wants)?;
         Ok(written.into_inner())
@@ -229,12 +303,18 @@ impl Store {
         let size = u64::from(self.geometry().cluster_bytes);
         let nodes = self.nodes()?;
         let (a, b) = (old.size.div_ceil(size), new.size.div_ceil(size));
-        diff(&nodes, old.root, a, &nodes, new.root, b, &mut |c| f(c.first, c.count, c.new))
+        diff(&nodes, old.root, a, &nodes, new.root, b, &mut |c| {
+            f(c.first, c.count, c.new)
+        })
     }
 
     fn end_goto(&self, uid: Uid, result: GotoResult) -> Result<()> {
         let ops = vec![Op::GotoEnd { uid, result }];
-        self.log.commit_alone(SessionKind::Writer, Purse::Reserve, &mut |_, _| Ok(ops.clone())).map(|_| ())
+        self.log
+            .commit_alone(SessionKind::Writer, Purse::Reserve, &mut |_, _| {
+                Ok(ops.clone())
+            })
+            .map(|_| ())
     }
 
     /// Gives every image back what it held; returns the error to report.
@@ -253,12 +333,18 @@ impl Store {
     }
 
     /// Refuses where the image differs from both contents outside of their difference: somebody has written since.
-    fn check_outside(&self, device: &GotoDevice, file: &dyn DiskFile, progress: &Progress) -> Result<()> {
+    fn check_outside(
+        &self,
+        device: &GotoDevice,
+        file: &dyn DiskFile,
+        progress: &Progress,
+    ) -> Result<()> {
         let size = u64::from(self.geometry().cluster_bytes);
         let len = file.len()?;
         let doing = "taking up a goto that was cut off";
         if len != device.undo.size && len != device.target.size {
-            let why = format!("the image has {len} bytes, neither what it had nor what it was to have");
+            let why =
+                format!("the image has {len} bytes, neither what it had nor what it was to have");
             return Err(Error::new(ErrorKind::Busy, doing).detail(why));
         }
         let nodes = self.nodes()?;
@@ -302,7 +388,8 @@ struct CountingSink<'a> {
 
 impl Sink for CountingSink<'_> {
     fn put(&self, cluster: u64, bytes: &[u8]) -> Result<()> {
-        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.written
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.sink.put(cluster, bytes)
     }
 }

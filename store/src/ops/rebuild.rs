@@ -9,7 +9,9 @@ impl Store {
     /// Throws every index away that nobody has open, and fills this process's again.
     pub fn rebuild_index(&self) -> Result<CatchUp> {
         let catalog = self.refresh()?;
-        let live: Vec<(PackNumber, PackName)> = catalog.packs().map(|p| (p.number, p.name)).collect();
-        self.keeper.rebuild(&live, &mut |name| self.index_entries(&catalog, name))
+        let live: Vec<(PackNumber, PackName)> =
+            catalog.packs().map(|p| (p.number, p.name)).collect();
+        self.keeper
+            .rebuild(&live, &mut |name| self.index_entries(&catalog, name))
     }
 }

@@ -62,7 +62,12 @@ struct Heap<'a> {
 
 /// Writes every snapshot that can be found into `out`, a folder that is empty or not there yet, as
 /// `<device>/<id>-<name>.raw`. Nothing in the store is changed.
-pub fn rescue(objects: &dyn Objects, disk: &dyn Disk, out: &Path, progress: &Progress) -> Result<Rescued> {
+pub fn rescue(
+    objects: &dyn Objects,
+    disk: &dyn Disk,
+    out: &Path,
+    progress: &Progress,
+) -> Result<Rescued> {
     let mut rescued = Rescued::default();
     // Without store.json the cluster size is in every pack's header.
     let cluster_bytes = match read_store_file(objects) {
@@ -73,7 +78,13 @@ pub fn rescue(objects: &dyn Objects, disk: &dyn Disk, out: &Path, progress: &Pro
         }
     };
     let mut salvaged = salvage(objects, &mut rescued.damage)?;
-    let heap = Heap::read(objects, cluster_bytes, &mut salvaged, &mut rescued, progress)?;
+    let heap = Heap::read(
+        objects,
+        cluster_bytes,
+        &mut salvaged,
+        &mut rescued,
+        progress,
+    )?;
     let mut taken = BTreeMap::new();
     for (uid, record) in &salvaged.records {
         progress.check()?;
@@ -81,7 +92,13 @@ pub fn rescue(objects: &dyn Objects, disk: &dyn Disk, out: &Path, progress: &Pro
         let path = unused(out, device.as_deref(), record, &mut taken);
         let lost = heap.write(record.content, disk, &path, progress)?;
         let unlisted = !salvaged.listed.contains(uid);
-        rescued.saved.push(Saved { record: record.clone(), device, path, lost, unlisted });
+        rescued.saved.push(Saved {
+            record: record.clone(),
+            device,
+            path,
+            lost,
+            unlisted,
+        });
     }
     Ok(rescued)
 }
@@ -101,7 +118,9 @@ impl<'a> Heap<'a> {
             places: Vec::new(),
         };
         for folder in objects.list_folders("packs")? {
-            let Ok(session) = folder.parse::<SessionId>() else { continue };
+            let Ok(session) = folder.parse::<SessionId>() else {
+                continue;
+            };
             for file in objects.list_after(&format!("packs/{folder}"), "")? {
                 progress.check()?;
                 let Ok(n) = file.parse() else { continue };
@@ -117,7 +136,12 @@ impl<'a> Heap<'a> {
     }
 
     /// Frame by frame: no table is needed, and what is damaged is passed over.
-    fn add(&mut self, name: PackName, salvaged: &mut Salvaged, damage: &mut Vec<String>) -> Result<()> {
+    fn add(
+        &mut self,
+        name: PackName,
+        salvaged: &mut Salvaged,
+        damage: &mut Vec<String>,
+    ) -> Result<()> {
         let bytes = get_whole(self.objects, &name.key(), u64::from(PACK_BYTES_MAX))?;
         let number = PackNumber(self.packs.len() as u32);
         let header = PackHeader::decode(&bytes).ok();
@@ -130,13 +154,16 @@ impl<'a> Heap<'a> {
             match found {
                 Scanned::Damaged { offset, bytes } => {
                     let pack = self.objects.describe(&name.key());
-                    damage.push(format!("reading {pack} at byte {offset}: {bytes} bytes are damaged"));
+                    damage.push(format!(
+                        "reading {pack} at byte {offset}: {bytes} bytes are damaged"
+                    ));
                 }
                 Scanned::Frame { at, frame } => {
                     for (item, data) in frame.iter().enumerate() {
                         let place = Location::new(number, at, item as u16);
                         self.places.push((key_of(&Hash::of(data)), place));
-                        if let Some(record) = read_record(data).filter(|_| kind == PackKind::Nodes) {
+                        if let Some(record) = read_record(data).filter(|_| kind == PackKind::Nodes)
+                        {
                             salvaged.add(record);
                         }
                     }
@@ -153,9 +180,16 @@ impl<'a> Heap<'a> {
         let copies = self.places[from..].iter().take_while(|(k, _)| *k == key);
         for (_, at) in copies {
             let (name, kind) = self.packs[at.pack.0 as usize];
-            let Ok(bytes) = read_frame(self.objects, name, at.frame()) else { continue };
-            let Ok(frame) = decode_frame(kind, self.cluster_bytes, &bytes) else { continue };
-            if let Some(item) = frame.item(usize::from(at.item)).filter(|b| Hash::of(b) == *hash) {
+            let Ok(bytes) = read_frame(self.objects, name, at.frame()) else {
+                continue;
+            };
+            let Ok(frame) = decode_frame(kind, self.cluster_bytes, &bytes) else {
+                continue;
+            };
+            if let Some(item) = frame
+                .item(usize::from(at.item))
+                .filter(|b| Hash::of(b) == *hash)
+            {
                 return Some(item.to_vec());
             }
         }
@@ -163,7 +197,13 @@ impl<'a> Heap<'a> {
     }
 
     /// Writes a disk, leaving holes where it is lost; returns these.
-    fn write(&self, content: Content, disk: &dyn Disk, path: &Path, progress: &Progress) -> Result<Vec<Range<u64>>> {
+    fn write(
+        &self,
+        content: Content,
+        disk: &dyn Disk,
+        path: &Path,
+        progress: &Progress,
+    ) -> Result<Vec<Range<u64>>> {
         if let Some(folder) = path.parent() {
             disk.create_folders(folder)?;
         }
@@ -216,19 +256,24 @@ impl<'a> Heap<'a> {
     ) -> Result<()> {
         let end = |cluster: u64| (cluster * size).min(len);
         match piece {
-            Piece::Uniform { first, count, child: Child::Zero } => {
-                crate::ops::restore::write_zeros(file, first * size, end(first + count))
-            }
+            Piece::Uniform {
+                first,
+                count,
+                child: Child::Zero,
+            } => crate::ops::restore::write_zeros(file, first * size, end(first + count)),
             Piece::Uniform { .. } => Ok(()),
             Piece::Leaf { first, node, count } => {
                 for i in 0..*count {
                     let at = first + i;
                     match node.child(i as usize) {
                         Child::Hole => {}
-                        Child::Zero => crate::ops::restore::write_zeros(file, at * size, end(at + 1))?,
+                        Child::Zero => {
+                            crate::ops::restore::write_zeros(file, at * size, end(at + 1))?
+                        }
                         Child::Hash(hash) => match self.item(&hash) {
                             Some(bytes) => {
-                                let there = (end(at + 1) - at * size).min(bytes.len() as u64) as usize;
+                                let there =
+                                    (end(at + 1) - at * size).min(bytes.len() as u64) as usize;
                                 file.write_at(at * size, &bytes[..there])?;
                             }
                             None => lose(at, at + 1),
@@ -244,7 +289,8 @@ impl<'a> Heap<'a> {
 impl NodeSource for Heap<'_> {
     fn node(&self, hash: &Hash) -> Result<Arc<Node>> {
         let bytes = self.item(hash).ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, "reading a manifest node").detail(format!("{hash} is lost"))
+            Error::new(ErrorKind::Corrupt, "reading a manifest node")
+                .detail(format!("{hash} is lost"))
         })?;
         Node::decode(&bytes).map(Arc::new)
     }
@@ -258,7 +304,11 @@ fn unused(
     record: &SnapshotRecord,
     taken: &mut BTreeMap<PathBuf, Uid>,
 ) -> PathBuf {
-    let folder = tame(device.map_or_else(|| format!("device-{}", record.device), Into::into).as_bytes());
+    let folder = tame(
+        device
+            .map_or_else(|| format!("device-{}", record.device), Into::into)
+            .as_bytes(),
+    );
     let stem = format!("{}-{}", tame(&record.id), tame(&record.name));
     let mut path = out.join(&folder).join(format!("{stem}.raw"));
     let mut n = 1;
@@ -272,10 +322,17 @@ fn unused(
 
 fn tame(bytes: &[u8]) -> String {
     let keep = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_') || *b == b'.';
-    let text: String =
-        bytes.iter().take(100).map(|b| if keep(b) { char::from(*b) } else { '_' }).collect();
+    let text: String = bytes
+        .iter()
+        .take(100)
+        .map(|b| if keep(b) { char::from(*b) } else { '_' })
+        .collect();
     // A name of dots alone is a place.
-    if text.chars().all(|c| c == '.') { format!("_{text}") } else { text }
+    if text.chars().all(|c| c == '.') {
+        format!("_{text}")
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Disks out: a file written sparse, or a stream in disk order.
 
+use crate::catalog::Catalog;
 use crate::content::fetch::{Damage, Fetcher, Nowhere, Sink, WINDOW, Want};
 use crate::content::nodes::Nodes;
+use crate::content::resolve::Resolver;
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
-use crate::content::resolve::Resolver;
 use crate::format::entry::{Content, Op, PackKind, SessionKind};
 use crate::format::manifest::Child;
 use crate::log::Session;
@@ -27,7 +28,12 @@ pub(crate) type Empty<'a> = &'a mut dyn FnMut(Child, Range<u64>) -> Result<()>;
 impl Store {
     /// Writes the disk into an empty file: data where it had data, zeros where it had zeros, holes elsewhere. Durable when
     /// this returns.
-    pub fn restore_file(&self, content: Content, file: &dyn DiskFile, progress: &Progress) -> Result<()> {
+    pub fn restore_file(
+        &self,
+        content: Content,
+        file: &dyn DiskFile,
+        progress: &Progress,
+    ) -> Result<()> {
         let _pin = self.pin(&[content])?;
         file.set_len(content.size)?;
         let size = u64::from(self.geometry().cluster_bytes);
@@ -40,26 +46,50 @@ impl Store {
 
     /// Writes the disk over something of a fixed size, at least as large: holes are punched where that can be, else zeros
     /// are written.
-    pub fn restore_over(&self, content: Content, file: &dyn DiskFile, progress: &Progress) -> Result<()> {
+    pub fn restore_over(
+        &self,
+        content: Content,
+        file: &dyn DiskFile,
+        progress: &Progress,
+    ) -> Result<()> {
         let _pin = self.pin(&[content])?;
         let size = u64::from(self.geometry().cluster_bytes);
         let mut zero = |child: Child, r: Range<u64>| {
             let (from, to) = (r.start * size, (r.end * size).min(content.size));
-            if child == Child::Hole { file.punch(from, to) } else { write_zeros(file, from, to) }
+            if child == Child::Hole {
+                file.punch(from, to)
+            } else {
+                write_zeros(file, from, to)
+            }
         };
         self.write_disk(content, file, &mut zero, progress)
     }
 
-    fn write_disk(&self, content: Content, file: &dyn DiskFile, empty: Empty<'_>, progress: &Progress) -> Result<()> {
+    fn write_disk(
+        &self,
+        content: Content,
+        file: &dyn DiskFile,
+        empty: Empty<'_>,
+        progress: &Progress,
+    ) -> Result<()> {
         let size = u64::from(self.geometry().cluster_bytes);
-        let sink = FileSink { file, cluster_bytes: size, len: content.size };
+        let sink = FileSink {
+            file,
+            cluster_bytes: size,
+            len: content.size,
+        };
         let damage = self.read_disk(content, &sink, empty, progress)?;
         complain(&damage, size)?;
         file.sync()
     }
 
     /// Writes the disk to a stream, holes as zeros, and flushes it.
-    pub fn restore_stream(&self, content: Content, out: &mut dyn Write, progress: &Progress) -> Result<()> {
+    pub fn restore_stream(
+        &self,
+        content: Content,
+        out: &mut dyn Write,
+        progress: &Progress,
+    ) -> Result<()> {
         let _pin = self.pin(&[content])?;
         let size = u64::from(self.geometry().cluster_bytes);
         let failed = |e| Error::io("writing the stream", e);
@@ -75,7 +105,11 @@ impl Store {
                 let end = (from + STREAM_BYTES / size).min(to);
                 let bytes = ((end * size).min(content.size) - from * size) as usize;
                 let buffer = Mutex::new(vec![0; bytes]);
-                let sink = BufferSink { buffer: &buffer, first: from, cluster_bytes: size };
+                let sink = BufferSink {
+                    buffer: &buffer,
+                    first: from,
+                    cluster_bytes: size,
+                };
                 complain(&fetcher.deliver(&window, from..end, &sink, progress)?, size)?;
                 let buffer = buffer.into_inner().unwrap_or_else(PoisonError::into_inner);
                 out.write_all(&buffer).map_err(failed)?;
@@ -115,16 +149,21 @@ impl Store {
         }
     }
 
-    pub(crate) fn nodes(&self) -> Result<Nodes> {
-        Nodes::new(self.objects.clone(), &self.catalog(), self.geometry().cluster_bytes)
+    pub(crate) fn nodes(&self) -> Result<Nodes<'_>> {
+        Nodes::new(
+            &self.log,
+            self.objects.clone(),
+            &self.catalog(),
+            self.geometry().cluster_bytes,
+        )
     }
 
     pub(crate) fn fetcher(&self) -> Fetcher<'_> {
         Fetcher::new(&*self.objects, &self.log, self.geometry().cluster_bytes)
     }
 
-    pub(crate) fn resolver(&self) -> Resolver<'_> {
-        Resolver::new(&*self.objects, &self.catalog(), PackKind::Clusters)
+    pub(crate) fn resolver(&self, catalog: &Catalog) -> Resolver<'_> {
+        Resolver::new(&*self.objects, catalog, PackKind::Clusters)
     }
 
     /// Keeps gc from taking these roots while the result lives. Where nothing can be written there is no pin: a pack that
@@ -135,10 +174,18 @@ impl Store {
             return Ok(None);
         }
         let roots: Vec<_> = contents.iter().map(|c| c.root).collect();
-        let session = self.log.open_session(SessionKind::Reader, Purse::Reserve, &mut |_| {
-            Ok(vec![Op::Pin { packs: vec![], roots: roots.clone() }])
-        })?;
-        Ok(Some(Pin { store: self, session: Some(session) }))
+        let session = self
+            .log
+            .open_session(SessionKind::Reader, Purse::Reserve, &mut |_| {
+                Ok(vec![Op::Pin {
+                    packs: vec![],
+                    roots: roots.clone(),
+                }])
+            })?;
+        Ok(Some(Pin {
+            store: self,
+            session: Some(session),
+        }))
     }
 }
 
@@ -169,10 +216,16 @@ fn next_wants(
     wants.clear();
     let mut to = 0;
     while wants.len() + 256 <= WINDOW {
-        let Some(piece) = walker.next().transpose()? else { return Ok((to, false)) };
+        let Some(piece) = walker.next().transpose()? else {
+            return Ok((to, false));
+        };
         to = piece.end();
         match piece {
-            Piece::Uniform { first, count, child } => empty(child, first..first + count)?,
+            Piece::Uniform {
+                first,
+                count,
+                child,
+            } => empty(child, first..first + count)?,
             Piece::Leaf { first, node, count } => {
                 for (i, cluster) in (first..first + count).enumerate() {
                     match node.child(i) {
@@ -188,10 +241,18 @@ fn next_wants(
 
 /// The first damage as an error that names how much there is.
 fn complain(damage: &[Damage], cluster_bytes: u64) -> Result<()> {
-    let Some(first) = damage.first() else { return Ok(()) };
-    let why = format!("{} clusters cannot be read, the first at byte {}", damage.len(), first.cluster * cluster_bytes);
+    let Some(first) = damage.first() else {
+        return Ok(());
+    };
+    let why = format!(
+        "{} clusters cannot be read, the first at byte {}",
+        damage.len(),
+        first.cluster * cluster_bytes
+    );
     let hint = "`still verify` lists all damage; `still rescue` saves what is readable";
-    Err(Error::corrupt("reading the disk", why).source(first.why.clone()).hint(hint))
+    Err(Error::corrupt("reading the disk", why)
+        .source(first.why.clone())
+        .hint(hint))
 }
 
 /// Writes clusters to their places; what is past the end of the disk is cut off.

@@ -2,9 +2,11 @@
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::format::entry::{Content, PackKind};
 use crate::format::manifest::Child;
-use crate::id::Uid;
+use crate::id::{Hash, Uid};
 use crate::manifest::walk::{Piece, Walker};
+use crate::ops::gc::plan::dead_bytes;
 use crate::ops::gc::total_bytes;
 use crate::progress::Progress;
 use crate::store::Store;
@@ -25,8 +27,10 @@ pub struct Totals {
     pub packs: u64,
     /// Their bytes: what is stored.
     pub stored_bytes: u64,
-    /// Entries of their tables: clusters and nodes.
-    pub entries: u64,
+    /// Different clusters, copies counted too.
+    pub clusters: u64,
+    /// Bytes that are dead, estimated by entries.
+    pub dead_bytes: u64,
     /// Bytes of log and checkpoints that are kept.
     pub log_bytes: u64,
 }
@@ -48,7 +52,11 @@ impl Store {
             devices: catalog.devices().count() as u64,
             stored_bytes: total_bytes(&catalog),
             packs: catalog.packs().count() as u64,
-            entries: catalog.packs().map(|p| u64::from(p.record.entries)).sum(),
+            clusters: catalog
+                .packs()
+                .filter(|p| p.record.kind == PackKind::Clusters)
+                .map(|p| u64::from(p.record.entries))
+                .sum(),
             log_bytes: self.log_bytes()?,
             ..Totals::default()
         };
@@ -57,6 +65,8 @@ impl Store {
             totals.disk_bytes += snapshot.record.content.size;
         }
         totals.data_bytes = self.data_bytes(&catalog, progress)?;
+        let marks = self.mark(&catalog, &catalog.roots(), &|_| true, progress)?;
+        totals.dead_bytes = catalog.packs().map(|p| dead_bytes(p, &marks)).sum();
         Ok(totals)
     }
 
@@ -65,7 +75,10 @@ impl Store {
         let now = total_bytes(&*self.refresh()?);
         let anyway = self.bytes_without(&|_| false, progress)?;
         let without = self.bytes_without(&|uid| snapshots.contains(uid), progress)?;
-        Ok(Held { would_free: now.saturating_sub(without), garbage: now.saturating_sub(anyway) })
+        Ok(Held {
+            would_free: now.saturating_sub(without),
+            garbage: now.saturating_sub(anyway),
+        })
     }
 
     fn log_bytes(&self) -> Result<u64> {
@@ -79,30 +92,55 @@ impl Store {
     }
 
     fn data_bytes(&self, catalog: &Catalog, progress: &Progress) -> Result<u64> {
-        let size = u64::from(self.geometry().cluster_bytes);
-        let nodes = self.nodes()?;
-        let mut known: BTreeMap<crate::id::Hash, u64> = BTreeMap::new();
+        let mut known: BTreeMap<Hash, u64> = BTreeMap::new();
         let mut total = 0;
         for snapshot in catalog.snapshots() {
             progress.check()?;
             let content = snapshot.record.content;
-            let clusters = match known.get(&content.root) {
-                Some(clusters) => *clusters,
-                None => {
-                    let walker = Walker::new(&nodes, content.root, content.size.div_ceil(size))?;
-                    let mut clusters = 0;
-                    for piece in walker {
-                        if let Piece::Leaf { node, count, .. } = piece? {
-                            let data = |i: &u64| matches!(node.child(*i as usize), Child::Hash(_));
-                            clusters += (0..count).filter(data).count() as u64;
-                        }
-                    }
-                    known.insert(content.root, clusters);
-                    clusters
-                }
+            let data = match known.get(&content.root) {
+                Some(data) => *data,
+                None => self.extents(content)?.data,
             };
-            total += clusters * size;
+            known.insert(content.root, data);
+            total += data;
         }
         Ok(total)
+    }
+
+    /// Bytes of a disk by what they are, in whole clusters.
+    pub fn extents(&self, content: Content) -> Result<Extents> {
+        let size = u64::from(self.geometry().cluster_bytes);
+        let nodes = self.nodes()?;
+        let mut extents = Extents::default();
+        for piece in Walker::new(&nodes, content.root, content.size.div_ceil(size))? {
+            match piece? {
+                Piece::Uniform { count, child, .. } => extents.add(child, count * size),
+                Piece::Leaf { node, count, .. } => {
+                    (0..count).for_each(|i| extents.add(node.child(i as usize), size));
+                }
+            }
+        }
+        Ok(extents)
+    }
+}
+
+/// Bytes of a disk by what they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extents {
+    /// Data.
+    pub data: u64,
+    /// Zeros that were written.
+    pub zero: u64,
+    /// Never written.
+    pub hole: u64,
+}
+
+impl Extents {
+    fn add(&mut self, child: Child, bytes: u64) {
+        *match child {
+            Child::Hash(_) => &mut self.data,
+            Child::Zero => &mut self.zero,
+            Child::Hole => &mut self.hole,
+        } += bytes;
     }
 }

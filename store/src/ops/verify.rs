@@ -32,6 +32,10 @@ pub struct Report {
     pub packs_remembered: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// Bytes of the packs that are remembered.
+    pub bytes_remembered: u64,
+    /// Clusters and nodes whose hash was computed.
+    pub items: u64,
     /// Snapshots whose manifests were followed.
     pub snapshots: u64,
     /// Damaged packs.
@@ -68,6 +72,7 @@ pub struct BadSnapshot {
 /// What one pack turned out to be.
 struct Read {
     bytes: u64,
+    items: u64,
     /// Hashes whose copy here is no good.
     bad: Vec<Hash>,
     errors: Vec<(u64, String)>,
@@ -78,10 +83,19 @@ impl Store {
     pub fn verify(&self, progress: &Progress) -> Result<Report> {
         let catalog = self.refresh()?;
         let remembered = self.remembered();
-        let (known, todo): (Vec<_>, Vec<_>) =
-            catalog.packs().cloned().partition(|p| remembered.contains(&p.name));
-        let mut report = Report { packs_remembered: known.len() as u64, ..Report::default() };
-        Progress::add(&progress.bytes_total, todo.iter().map(|p| u64::from(p.record.size)).sum());
+        let (known, todo): (Vec<_>, Vec<_>) = catalog
+            .packs()
+            .cloned()
+            .partition(|p| remembered.contains(&p.name));
+        let mut report = Report {
+            packs_remembered: known.len() as u64,
+            bytes_remembered: known.iter().map(|p| u64::from(p.record.size)).sum(),
+            ..Report::default()
+        };
+        Progress::add(
+            &progress.bytes_total,
+            todo.iter().map(|p| u64::from(p.record.size)).sum(),
+        );
         let good = Mutex::new(remembered);
         let results: Vec<(&PackState, Read)> = todo
             .par_iter()
@@ -100,10 +114,14 @@ impl Store {
         for (pack, read) in results {
             report.packs += 1;
             report.bytes += read.bytes;
+            report.items += read.items;
             suspects.extend(read.bad);
             if !read.errors.is_empty() {
                 let key = self.objects.describe(&pack.name.key());
-                report.bad_packs.push(BadPack { key, errors: read.errors });
+                report.bad_packs.push(BadPack {
+                    key,
+                    errors: read.errors,
+                });
             }
         }
         self.verify_snapshots(&catalog, suspects, &mut report, progress)?;
@@ -113,10 +131,18 @@ impl Store {
 
     /// Whole pack against the log's hash; every frame decoded, every item against its hash in the table.
     fn verify_pack(&self, pack: &PackState) -> Result<Read> {
-        let mut read = Read { bytes: 0, bad: Vec::new(), errors: Vec::new() };
+        let mut read = Read {
+            bytes: 0,
+            items: 0,
+            bad: Vec::new(),
+            errors: Vec::new(),
+        };
         let bytes = match get_whole(&*self.objects, &pack.name.key(), u64::from(PACK_BYTES_MAX)) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound && self.refresh()?.pack(&pack.name).is_none() => {
+            Err(e)
+                if e.kind() == ErrorKind::NotFound
+                    && self.refresh()?.pack(&pack.name).is_none() =>
+            {
                 return Ok(read);
             }
             Err(e) => {
@@ -137,11 +163,17 @@ impl Store {
         let size = self.geometry().cluster_bytes;
         for frame in table.frames() {
             let at = frame.at;
-            let slice = bytes.get(at.offset as usize..(at.offset + at.bytes) as usize).unwrap_or_default();
+            let slice = bytes
+                .get(at.offset as usize..(at.offset + at.bytes) as usize)
+                .unwrap_or_default();
             match decode_frame(pack.record.kind, size, slice) {
                 Ok(decoded) => {
+                    read.items += decoded.items() as u64;
                     for (_, hash, item) in frame.entries() {
-                        if decoded.item(usize::from(item)).is_none_or(|b| Hash::of(b) != *hash) {
+                        if decoded
+                            .item(usize::from(item))
+                            .is_none_or(|b| Hash::of(b) != *hash)
+                        {
                             let why = format!("item {item} does not have its hash");
                             read.errors.push((u64::from(at.offset), why));
                             read.bad.push(*hash);
@@ -155,7 +187,10 @@ impl Store {
             }
         }
         if !whole && read.errors.is_empty() {
-            read.errors.push((0, "the pack does not have the hash that the log gives it".into()));
+            read.errors.push((
+                0,
+                "the pack does not have the hash that the log gives it".into(),
+            ));
         }
         Ok(read)
     }
@@ -163,7 +198,9 @@ impl Store {
     /// What the pack was to hold, where its table can still be read.
     fn listed(&self, pack: &PackState) -> Vec<Hash> {
         let table = Table::read_lenient(&*self.objects, pack.name, &pack.record);
-        table.map(|(t, _)| t.entries().map(|(_, hash, ..)| *hash).collect()).unwrap_or_default()
+        table
+            .map(|(t, _)| t.entries().map(|(_, hash, ..)| *hash).collect())
+            .unwrap_or_default()
     }
 
     /// Every reachable hash is in a live pack, and not only in a bad copy.
@@ -174,29 +211,59 @@ impl Store {
         report: &mut Report,
         progress: &Progress,
     ) -> Result<()> {
-        let marks = self.mark(catalog, &catalog.roots(), &|_| false, progress)?;
         report.snapshots = catalog.snapshots().count() as u64;
-        let lost = self.lost(marks, suspects, progress)?;
+        let mut lost = BTreeSet::new();
+        let found = self.on_settled(|now| {
+            let marks = self.mark(now, &now.roots(), &|_| false, progress)?;
+            let all_there = marks.missing.is_empty();
+            lost = self.lost(marks, &suspects, progress)?;
+            match all_there {
+                true => Ok(()),
+                false => Err(Error::corrupt("verifying", "clusters or nodes are missing")),
+            }
+        });
+        // What is missing is in the report.
+        found.or_else(|e| {
+            if e.kind() == ErrorKind::Corrupt {
+                Ok(())
+            } else {
+                Err(e)
+            }
+        })?;
         if lost.is_empty() {
             return Ok(());
         }
         let mut known: BTreeMap<Hash, Vec<std::ops::Range<u64>>> = BTreeMap::new();
         for snapshot in catalog.snapshots() {
             let content = snapshot.record.content;
-            let extents = known.entry(content.root).or_insert_with(|| self.lost_extents(content, &lost)).clone();
+            let extents = known
+                .entry(content.root)
+                .or_insert_with(|| self.lost_extents(content, &lost))
+                .clone();
             if !extents.is_empty() {
-                report.bad_snapshots.push(BadSnapshot { uid: snapshot.record.uid, extents });
+                report.bad_snapshots.push(BadSnapshot {
+                    uid: snapshot.record.uid,
+                    extents,
+                });
             }
         }
         Ok(())
     }
 
     /// Hashes that no copy yields: missing ones, and suspects whose every other copy is bad too.
-    fn lost(&self, marks: Marks, suspects: BTreeSet<Hash>, progress: &Progress) -> Result<BTreeSet<Hash>> {
+    fn lost(
+        &self,
+        marks: Marks,
+        suspects: &BTreeSet<Hash>,
+        progress: &Progress,
+    ) -> Result<BTreeSet<Hash>> {
         let mut lost = marks.missing;
         let wants: Vec<_> = suspects
-            .into_iter()
-            .map(|hash| crate::content::fetch::Want { cluster: 0, hash })
+            .iter()
+            .map(|hash| crate::content::fetch::Want {
+                cluster: 0,
+                hash: *hash,
+            })
             .collect();
         let nodes = self.nodes()?;
         let mut fetcher = self.fetcher();
@@ -231,7 +298,8 @@ impl Store {
                 Ok(Some(piece)) => {
                     if let Piece::Leaf { first, node, count } = &piece {
                         for i in 0..*count {
-                            if matches!(node.child(i as usize), Child::Hash(h) if lost.contains(&h)) {
+                            if matches!(node.child(i as usize), Child::Hash(h) if lost.contains(&h))
+                            {
                                 add(first + i, first + i + 1);
                             }
                         }
@@ -267,13 +335,14 @@ impl Store {
 
     /// A note that cannot be written costs the next verify time, nothing else.
     fn put_remembered(&self, good: &Mutex<BTreeSet<PackName>>) {
-        let note = crate::format::codec::encode(&*good.lock().unwrap_or_else(PoisonError::into_inner));
+        let note =
+            crate::format::codec::encode(&*good.lock().unwrap_or_else(PoisonError::into_inner));
         self.local.put_note(NOTE, &note).unwrap_or_default();
     }
 }
 
 fn next_piece(
-    nodes: &crate::content::nodes::Nodes,
+    nodes: &crate::content::nodes::Nodes<'_>,
     content: Content,
     clusters: u64,
     at: u64,

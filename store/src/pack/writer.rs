@@ -19,6 +19,7 @@ pub struct PackBuilder {
     entries: Vec<(Hash, u32)>,
     frames: u32,
     decoded: u64,
+    target: u32,
 }
 
 /// A pack ready to be put.
@@ -65,7 +66,15 @@ impl PackBuilder {
             entries,
             frames: 0,
             decoded: 0,
+            target: PACK_BYTES_TARGET,
         }
+    }
+
+    /// Full earlier than at `PACK_BYTES_TARGET`: for tests that want many packs.
+    #[must_use]
+    pub fn with_target(mut self, bytes: u32) -> Self {
+        self.target = bytes.min(PACK_BYTES_TARGET);
+        self
     }
 
     /// The pack's name.
@@ -82,7 +91,7 @@ impl PackBuilder {
     pub fn room_for(&self, frame: &EncodedFrame) -> bool {
         let table = self.blocks_with(usize::from(frame.items)) * BLOCK_BYTES;
         let sealed = self.bytes.len() + frame.bytes.len() + table + TRAILER_BYTES;
-        sealed <= PACK_BYTES_TARGET as usize
+        self.is_empty() || sealed <= self.target as usize
     }
 
     /// Adds a frame with the hashes of its items; returns them with their entry numbers.

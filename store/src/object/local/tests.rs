@@ -304,7 +304,9 @@ fn first_loss(lies: &[(Lie, &str)]) -> Result<Option<String>> {
     for n in start + 1..=disk.calls() + 1 {
         for mode in CrashMode::ALL {
             let (disk, _) = made(n)?;
-            lies.iter().for_each(|(lie, prefix)| disk.lie(*lie, prefix));
+            for (lie, prefix) in lies {
+                disk.lie(*lie, prefix);
+            }
             disk.crash_at(n);
             let mut promises = Promises::default();
             let finished = promises.workload(&disk, 1).is_ok();

@@ -35,7 +35,9 @@ pub struct PackMarks {
 impl PackMarks {
     /// Whether the entry is reachable and counted in this pack.
     pub fn is_live(&self, entry: u32) -> bool {
-        self.live.get(entry as usize / 64).is_some_and(|word| word >> (entry % 64) & 1 == 1)
+        self.live
+            .get(entry as usize / 64)
+            .is_some_and(|word| word >> (entry % 64) & 1 == 1)
     }
 
     fn mark(&mut self, entry: u32) {
@@ -69,9 +71,16 @@ impl Store {
         keeps_record: &dyn Fn(&crate::id::Uid) -> bool,
         progress: &Progress,
     ) -> Result<Marks> {
-        let nodes = Nodes::new(self.objects.clone(), catalog, self.geometry().cluster_bytes)?;
+        let nodes = Nodes::new(
+            &self.log,
+            self.objects.clone(),
+            catalog,
+            self.geometry().cluster_bytes,
+        )?;
         let mut marks = Marks::default();
-        let clusters: u64 = of_kind(catalog, PackKind::Clusters).map(|p| u64::from(p.record.entries)).sum();
+        let clusters: u64 = of_kind(catalog, PackKind::Clusters)
+            .map(|p| u64::from(p.record.entries))
+            .sum();
         let passes = clusters.div_ceil(PASS_HASHES).clamp(1, 1 << 16) as u32;
         let mut all_nodes = HashSet::new();
         for pass in 0..passes {
@@ -84,8 +93,20 @@ impl Store {
         }
         let records = catalog.snapshots().filter(|s| keeps_record(&s.record.uid));
         let copies = records.map(|s| Hash::of(&record_copy(&s.record))).collect();
-        self.find_all(catalog, PackKind::Nodes, &Hashes::new(all_nodes.into_iter().collect()), &mut marks, true)?;
-        self.find_all(catalog, PackKind::Nodes, &Hashes::new(copies), &mut marks, false)?;
+        self.find_all(
+            catalog,
+            PackKind::Nodes,
+            &Hashes::new(all_nodes.into_iter().collect()),
+            &mut marks,
+            true,
+        )?;
+        self.find_all(
+            catalog,
+            PackKind::Nodes,
+            &Hashes::new(copies),
+            &mut marks,
+            false,
+        )?;
         Ok(marks)
     }
 
@@ -100,12 +121,15 @@ impl Store {
         let mut found: Vec<Option<PackNumber>> = vec![None; set.hashes().len()];
         for pack in of_kind(catalog, kind) {
             let own = marks.packs.entry(pack.number).or_default();
-            let Some(table) = readable(Table::read(&*self.objects, pack.name, &pack.record))? else {
+            let Some(table) = readable(Table::read(&*self.objects, pack.name, &pack.record))?
+            else {
                 own.unreadable = true;
                 continue;
             };
             for (entry, hash, ..) in table.entries() {
-                let Some(at) = set.position(hash) else { continue };
+                let Some(at) = set.position(hash) else {
+                    continue;
+                };
                 match found[at] {
                     None => {
                         found[at] = Some(pack.number);
@@ -137,7 +161,7 @@ fn of_kind(
 
 /// Cluster hashes below the roots whose first two bytes are in `range`.
 fn leaves(
-    nodes: &Nodes,
+    nodes: &Nodes<'_>,
     roots: &[Hash],
     range: std::ops::Range<u32>,
     visited: &mut HashSet<Hash>,

@@ -11,12 +11,12 @@ mod sweep;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{PackKind, SessionKind};
-use crate::id::{Hash, Sequence, Uid};
+use crate::id::{Hash, Uid};
 use crate::log::invalid;
 use crate::object::Purse;
 use crate::ops::ingest::Writer;
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Store, may_be_dropped};
 use mark::Marks;
 use plan::{Plan, Step, plan};
 use rewrite::{Counter, Out, Rewriter};
@@ -45,10 +45,16 @@ pub struct Outcome {
     pub bytes_before: u64,
     /// And after; an estimate in a dry run without `all`.
     pub bytes_after: u64,
+    /// Bytes of packs written to keep what was live in others.
+    pub bytes_copied: u64,
+    /// Bytes that are dead and remain, estimated by entries.
+    pub bytes_dead: u64,
     /// Dead bytes that open sessions and pins keep for now.
     pub bytes_spared: u64,
     /// Packs removed that were never published, or were dropped by a gc that was cut off.
     pub orphans: u64,
+    /// Their bytes.
+    pub orphan_bytes: u64,
     /// Sessions of processes that died, ended now.
     pub expired: u64,
 }
@@ -58,32 +64,43 @@ impl Store {
     pub fn gc(&self, options: Options, progress: &Progress) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         if options.dry_run {
-            let catalog = self.refresh()?;
-            let marks = self.mark_sound(&catalog, progress)?;
-            let plan = plan(&catalog, &marks, options.all);
+            let (plan, bytes_after) = self.on_settled(|catalog| {
+                let marks = self.mark_sound(catalog, progress)?;
+                let plan = self.plan(catalog, &marks, options.all);
+                let after = self.size_after(&plan, &marks, progress)?;
+                Ok((plan, after))
+            })?;
             outcome.note(&plan);
             outcome.bytes_before = plan.bytes_before;
-            outcome.bytes_after = self.size_after(&plan, &marks, progress)?;
+            outcome.bytes_after = bytes_after;
+            outcome.bytes_copied = outcome.bytes_after + plan.bytes_dropped() - plan.bytes_before;
+            outcome.bytes_dead = plan.bytes_left;
             return Ok(outcome);
         }
         outcome.expired = self.log.expire_dead()?.len() as u64;
+        self.local.sweep()?;
         for round in 0..ROUNDS {
-            let catalog = self.refresh()?;
-            let marks = self.mark_sound(&catalog, progress)?;
-            let plan = plan(&catalog, &marks, options.all);
+            let (catalog, marks) = self.on_settled(|catalog| {
+                let marks = self.mark_sound(catalog, progress)?;
+                Ok((catalog.clone(), marks))
+            })?;
+            let plan = self.plan(&catalog, &marks, options.all);
             if round == 0 {
                 outcome.bytes_before = plan.bytes_before;
             }
             outcome.bytes_spared = plan.bytes_spared;
             outcome.bytes_after = plan.bytes_before;
+            outcome.bytes_dead = plan.bytes_dead;
             if plan.steps.is_empty() {
                 break;
             }
-            self.carry_out(&plan, &marks, catalog.seq(), &mut outcome, progress)?;
+            self.carry_out(&plan, &marks, &catalog, &mut outcome, progress)?;
             let after = self.refresh()?;
             outcome.bytes_after = total_bytes(&after);
+            outcome.bytes_copied +=
+                (outcome.bytes_after + plan.bytes_dropped()).saturating_sub(plan.bytes_before);
         }
-        outcome.orphans = self.sweep(progress)?;
+        (outcome.orphans, outcome.orphan_bytes) = self.sweep(progress)?;
         self.objects.refill()?;
         let catalog = self.catalog();
         if self.keeper.is_open() {
@@ -93,12 +110,21 @@ impl Store {
     }
 
     /// Bytes that `gc --all` would leave if the snapshots that `without` names were deleted.
-    pub(crate) fn bytes_without(&self, without: &dyn Fn(&Uid) -> bool, progress: &Progress) -> Result<u64> {
-        let catalog = self.refresh()?;
-        let roots = catalog.roots_without(without);
-        let marks = self.mark(&catalog, &roots, &|uid| !without(uid), progress)?;
-        sound(&marks)?;
-        self.size_after(&plan(&catalog, &marks, true), &marks, progress)
+    pub(crate) fn bytes_without(
+        &self,
+        without: &dyn Fn(&Uid) -> bool,
+        progress: &Progress,
+    ) -> Result<u64> {
+        self.on_settled(|catalog| {
+            let roots = catalog.roots_without(without);
+            let marks = self.mark(catalog, &roots, &|uid| !without(uid), progress)?;
+            sound(&marks)?;
+            self.size_after(&self.plan(catalog, &marks, true), &marks, progress)
+        })
+    }
+
+    fn plan(&self, catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
+        plan(catalog, marks, all, self.tuning.gc_step_bytes)
     }
 
     fn mark_sound(&self, catalog: &Catalog, progress: &Progress) -> Result<Marks> {
@@ -112,21 +138,25 @@ impl Store {
         &self,
         plan: &Plan,
         marks: &Marks,
-        base: Sequence,
+        marked: &Catalog,
         outcome: &mut Outcome,
         progress: &Progress,
     ) -> Result<()> {
         let mut writer = Writer::new(self, SessionKind::Gc, Purse::Reserve)?;
         let done = plan.steps.iter().try_for_each(|step| {
             self.copy_live(step, marks, &mut writer, progress)?;
-            let kept = step.kept.iter().filter_map(|n| writer.catalog().pack_numbered(*n).map(|p| p.name));
+            let kept = step
+                .kept
+                .iter()
+                .filter_map(|n| writer.catalog().pack_numbered(*n).map(|p| p.name));
             let kept = kept.collect();
             let dropped: Vec<_> = step.dropped.iter().map(|p| p.name).collect();
-            writer.compact(base, &dropped, kept)?;
+            writer.compact(marked.seq(), &dropped, kept)?;
             for name in &dropped {
                 self.objects.delete(&name.key())?;
             }
-            let wholly = |p: &&Arc<crate::catalog::PackState>| marks.packs[&p.number].live_entries == 0;
+            let wholly =
+                |p: &&Arc<crate::catalog::PackState>| marks.packs[&p.number].live_entries == 0;
             let dead = step.dropped.iter().filter(wholly).count() as u64;
             outcome.dead_packs += dead;
             outcome.rewritten_packs += step.dropped.len() as u64 - dead;
@@ -135,11 +165,18 @@ impl Store {
         writer.discard()?;
         match done {
             Err(e) if invalid(&e).is_some() => Ok(()),
+            Err(e) if may_be_dropped(&e) && !self.log.still_holds(marked)? => Ok(()),
             other => other,
         }
     }
 
-    fn copy_live(&self, step: &Step, marks: &Marks, out: &mut dyn Out, progress: &Progress) -> Result<()> {
+    fn copy_live(
+        &self,
+        step: &Step,
+        marks: &Marks,
+        out: &mut dyn Out,
+        progress: &Progress,
+    ) -> Result<()> {
         for kind in [PackKind::Clusters, PackKind::Nodes] {
             let mut rewriter = Rewriter::new(&*self.objects, self.geometry(), kind);
             for pack in step.dropped.iter().filter(|p| p.record.kind == kind) {
@@ -154,10 +191,19 @@ impl Store {
     fn size_after(&self, plan: &Plan, marks: &Marks, progress: &Progress) -> Result<u64> {
         let mut bytes = plan.bytes_before;
         for step in &plan.steps {
-            let mut counter = Counter::new(self.id(), self.geometry().cluster_bytes);
+            let mut counter = Counter::new(
+                self.id(),
+                self.geometry().cluster_bytes,
+                self.tuning.pack_bytes,
+            );
             self.copy_live(step, marks, &mut counter, progress)?;
             counter.end();
-            bytes = bytes + counter.bytes - step.dropped.iter().map(|p| u64::from(p.record.size)).sum::<u64>();
+            bytes = bytes + counter.bytes
+                - step
+                    .dropped
+                    .iter()
+                    .map(|p| u64::from(p.record.size))
+                    .sum::<u64>();
         }
         Ok(bytes)
     }
@@ -181,10 +227,18 @@ fn sound(marks: &Marks) -> Result<()> {
     let doing = "finding what is reachable";
     if let Some((root, e)) = marks.broken.first() {
         let why = format!("manifest {root} cannot be read; nothing was removed: {e}");
-        return Err(Error::new(ErrorKind::Corrupt, doing).detail(why).hint("`still verify` lists all damage"));
+        return Err(Error::new(ErrorKind::Corrupt, doing)
+            .detail(why)
+            .hint("`still verify` lists all damage"));
     }
-    let Some(first): Option<&Hash> = marks.missing.first() else { return Ok(()) };
+    let Some(first): Option<&Hash> = marks.missing.first() else {
+        return Ok(());
+    };
     let n = marks.missing.len();
-    let why = format!("{n} reachable clusters or nodes are in no live pack, {first} first; nothing was removed");
-    Err(Error::new(ErrorKind::Corrupt, doing).detail(why).hint("`still verify` lists all damage"))
+    let why = format!(
+        "{n} reachable clusters or nodes are in no live pack, {first} first; nothing was removed"
+    );
+    Err(Error::new(ErrorKind::Corrupt, doing)
+        .detail(why)
+        .hint("`still verify` lists all damage"))
 }

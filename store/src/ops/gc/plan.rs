@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 /// Dead bytes, of all pack bytes, that gc leaves alone: one in this many.
 const DEAD_ONE_IN: u64 = 10;
-/// Bytes of packs rewritten for one entry of the log.
-const STEP_BYTES: u64 = 128 << 20;
 
 /// Packs that stop to be live in one entry.
 #[derive(Debug, Clone, Default)]
@@ -35,19 +33,38 @@ pub struct Plan {
     pub bytes_dead: u64,
     /// Bytes of dead packs that a session that is open, or a pin, keeps.
     pub bytes_spared: u64,
+    /// Dead bytes that the plan leaves.
+    pub bytes_left: u64,
+}
+
+impl Plan {
+    /// Bytes of the packs that stop to be live.
+    pub fn bytes_dropped(&self) -> u64 {
+        self.steps
+            .iter()
+            .flat_map(|s| &s.dropped)
+            .map(|p| u64::from(p.record.size))
+            .sum()
+    }
 }
 
 /// Bytes of the pack that nothing reachable needs, by its share of entries.
 pub fn dead_bytes(pack: &PackState, marks: &Marks) -> u64 {
-    let (size, entries) = (u64::from(pack.record.size), u64::from(pack.record.entries.max(1)));
+    let (size, entries) = (
+        u64::from(pack.record.size),
+        u64::from(pack.record.entries.max(1)),
+    );
     match marks.packs.get(&pack.number) {
-        Some(m) if !m.unreadable => size * (entries - u64::from(m.live_entries).min(entries)) / entries,
+        Some(m) if !m.unreadable => {
+            size * (entries - u64::from(m.live_entries).min(entries)) / entries
+        }
         _ => 0,
     }
 }
 
 /// Drops what is dead and picks what is worth rewriting; with `all`, every pack that has anything dead in it.
-pub fn plan(catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
+/// About `step_bytes` are rewritten for one entry of the log.
+pub fn plan(catalog: &Catalog, marks: &Marks, all: bool, step_bytes: u64) -> Plan {
     let mut plan = Plan::default();
     let mut candidates = Vec::new();
     for pack in catalog.packs() {
@@ -64,13 +81,24 @@ pub fn plan(catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
         }
     }
     // Mostly dead ones first: they give most for what must be copied. Ties by number, so that plans can be compared.
-    let share = |(pack, dead): &(Arc<PackState>, u64)| dead * 1_000_000 / u64::from(pack.record.size.max(1));
+    let share = |(pack, dead): &(Arc<PackState>, u64)| {
+        dead * 1_000_000 / u64::from(pack.record.size.max(1))
+    };
     candidates.sort_by_key(|c| (std::cmp::Reverse(share(c)), c.0.number));
     let mut left = plan.bytes_dead - plan.bytes_spared;
     let mut total = plan.bytes_before;
-    let mut chooser = Chooser { marks, dropped: BTreeSet::new(), kept: BTreeSet::new(), copied: 0 };
+    let mut chooser = Chooser {
+        marks,
+        dropped: BTreeSet::new(),
+        kept: BTreeSet::new(),
+        copied: 0,
+        step_bytes,
+    };
     for (pack, dead) in candidates {
-        let wholly = marks.packs.get(&pack.number).is_some_and(|m| m.live_entries == 0);
+        let wholly = marks
+            .packs
+            .get(&pack.number)
+            .is_some_and(|m| m.live_entries == 0);
         if !wholly && !all && left * DEAD_ONE_IN <= total {
             break;
         }
@@ -80,6 +108,7 @@ pub fn plan(catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
         left -= dead;
         total -= dead;
     }
+    plan.bytes_left = left;
     plan
 }
 
@@ -88,17 +117,20 @@ struct Chooser<'a> {
     dropped: BTreeSet<PackNumber>,
     kept: BTreeSet<PackNumber>,
     copied: u64,
+    step_bytes: u64,
 }
 
 impl Chooser<'_> {
     /// False where the pack justifies another drop of this plan, or is justified by one: a later round takes it.
     fn add(&mut self, plan: &mut Plan, pack: Arc<PackState>, wholly: bool, dead: u64) -> bool {
-        let Some(own) = self.marks.packs.get(&pack.number) else { return false };
+        let Some(own) = self.marks.packs.get(&pack.number) else {
+            return false;
+        };
         if self.kept.contains(&pack.number) || !own.elsewhere.is_disjoint(&self.dropped) {
             return false;
         }
         let copied = u64::from(pack.record.size) - dead;
-        let fits = self.copied + copied <= STEP_BYTES;
+        let fits = self.copied + copied <= self.step_bytes;
         if plan.steps.is_empty() || (!wholly && (!fits || plan.rewritten_packs == 0)) {
             plan.steps.push(Step::default());
             self.copied = 0;
@@ -106,7 +138,11 @@ impl Chooser<'_> {
         self.copied += copied;
         self.dropped.insert(pack.number);
         self.kept.extend(&own.elsewhere);
-        *(if wholly { &mut plan.dead_packs } else { &mut plan.rewritten_packs }) += 1;
+        *(if wholly {
+            &mut plan.dead_packs
+        } else {
+            &mut plan.rewritten_packs
+        }) += 1;
         if let Some(step) = plan.steps.last_mut() {
             step.kept.extend(&own.elsewhere);
             step.dropped.push(pack);

@@ -30,6 +30,7 @@ impl Out for Writer<'_> {
 pub struct Counter {
     store: Uid,
     cluster_bytes: u32,
+    pack_bytes: u32,
     packs: [Option<PackBuilder>; 2],
     /// Bytes of the packs that are full.
     pub bytes: u64,
@@ -37,13 +38,23 @@ pub struct Counter {
 
 impl Counter {
     /// For a store of this name.
-    pub fn new(store: Uid, cluster_bytes: u32) -> Self {
-        Self { store, cluster_bytes, packs: [None, None], bytes: 0 }
+    pub fn new(store: Uid, cluster_bytes: u32, pack_bytes: u32) -> Self {
+        Self {
+            store,
+            cluster_bytes,
+            pack_bytes,
+            packs: [None, None],
+            bytes: 0,
+        }
     }
 
     /// Ends the packs at hand, as a writer does at the end of a step.
     pub fn end(&mut self) {
-        let sealed = self.packs.iter_mut().filter_map(Option::take).map(PackBuilder::seal);
+        let sealed = self
+            .packs
+            .iter_mut()
+            .filter_map(Option::take)
+            .map(PackBuilder::seal);
         self.bytes += sealed.map(|p| u64::from(p.record.size)).sum::<u64>();
     }
 }
@@ -54,9 +65,18 @@ impl Out for Counter {
         if let Some(full) = slot.take_if(|pack| !pack.room_for(frame)) {
             self.bytes += u64::from(full.seal().record.size);
         }
-        let name = PackName { session: crate::id::SessionId { opened_at: 0, nonce: 0 }, n: 0 };
-        let (store, cluster_bytes) = (self.store, self.cluster_bytes);
-        slot.get_or_insert_with(|| PackBuilder::new(store, name, kind, cluster_bytes)).push(frame, hashes);
+        let name = PackName {
+            session: crate::id::SessionId {
+                opened_at: 0,
+                nonce: 0,
+            },
+            n: 0,
+        };
+        let empty = || {
+            PackBuilder::new(self.store, name, kind, self.cluster_bytes)
+                .with_target(self.pack_bytes)
+        };
+        slot.get_or_insert_with(empty).push(frame, hashes);
         Ok(())
     }
 }
@@ -74,12 +94,27 @@ pub struct Rewriter<'a> {
 impl<'a> Rewriter<'a> {
     /// Nothing copied yet.
     pub fn new(objects: &'a dyn Objects, geometry: Geometry, kind: PackKind) -> Self {
-        Self { objects, geometry, kind, items: Vec::new(), lengths: Vec::new(), hashes: Vec::new() }
+        Self {
+            objects,
+            geometry,
+            kind,
+            items: Vec::new(),
+            lengths: Vec::new(),
+            hashes: Vec::new(),
+        }
     }
 
     /// Copies the live entries of a pack of the rewriter's kind. Every byte is checked on the way.
-    pub fn copy(&mut self, pack: &PackState, marks: &Marks, out: &mut dyn Out, progress: &Progress) -> Result<()> {
-        let Some(marks) = marks.packs.get(&pack.number).filter(|m| m.live_entries > 0) else { return Ok(()) };
+    pub fn copy(
+        &mut self,
+        pack: &PackState,
+        marks: &Marks,
+        out: &mut dyn Out,
+        progress: &Progress,
+    ) -> Result<()> {
+        let Some(marks) = marks.packs.get(&pack.number).filter(|m| m.live_entries > 0) else {
+            return Ok(());
+        };
         let table = Table::read(self.objects, pack.name, &pack.record)?;
         for frame in table.frames() {
             progress.check()?;
@@ -95,17 +130,37 @@ impl<'a> Rewriter<'a> {
         Ok(())
     }
 
-    fn copy_frame(&mut self, bytes: Vec<u8>, hashes: &[Hash], wanted: &[bool], out: &mut dyn Out) -> Result<()> {
+    fn copy_frame(
+        &mut self,
+        bytes: Vec<u8>,
+        hashes: &[Hash],
+        wanted: &[bool],
+        out: &mut dyn Out,
+    ) -> Result<()> {
         if !wanted.contains(&false) {
             let header = frame_check(&bytes)?;
             let (items, decoded) = (header.items, header.decoded);
-            return out.frame(self.kind, &EncodedFrame { bytes, items, decoded }, hashes);
+            return out.frame(
+                self.kind,
+                &EncodedFrame {
+                    bytes,
+                    items,
+                    decoded,
+                },
+                hashes,
+            );
         }
         let frame = decode_frame(self.kind, self.geometry.cluster_bytes, &bytes)?;
         for (i, hash) in hashes.iter().enumerate().filter(|(i, _)| wanted[*i]) {
-            let item = frame.item(i).filter(|b| Hash::of(b) == *hash).ok_or_else(|| {
-                Error::corrupt("copying a frame", format!("item {i} does not have its hash"))
-            })?;
+            let item = frame
+                .item(i)
+                .filter(|b| Hash::of(b) == *hash)
+                .ok_or_else(|| {
+                    Error::corrupt(
+                        "copying a frame",
+                        format!("item {i} does not have its hash"),
+                    )
+                })?;
             self.items.extend_from_slice(item);
             self.lengths.push(item.len());
             self.hashes.push(*hash);

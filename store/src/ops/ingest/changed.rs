@@ -21,13 +21,22 @@ const AUDIT_MIN: u64 = 16;
 const AUDIT_TASK: usize = 64;
 
 /// The clusters to read: those that a changed byte lies in, and all that the parent does not reach.
-pub fn ranges(input: &Input<'_>, parent: Content, changed: &[Range<u64>], size: u64) -> Vec<Range<u64>> {
+pub fn ranges(
+    input: &Input<'_>,
+    parent: Content,
+    changed: &[Range<u64>],
+    size: u64,
+) -> Vec<Range<u64>> {
     let clusters = input.size.div_ceil(size);
     let whole = parent.size.min(input.size) / size;
     let mut all: Vec<Range<u64>> = changed
         .iter()
         .map(|r| r.start / size..r.end.div_ceil(size).min(clusters))
-        .chain(std::iter::once(if parent.size == input.size { 0..0 } else { whole..clusters }))
+        .chain(std::iter::once(if parent.size == input.size {
+            0..0
+        } else {
+            whole..clusters
+        }))
         .filter(|r| r.start < r.end)
         .collect();
     all.sort_by_key(|r| r.start);
@@ -58,7 +67,9 @@ pub fn audit(
         return Ok(true);
     }
     let count = (rest / AUDIT_ONE_IN).max(AUDIT_MIN).min(rest);
-    let mut picks: Vec<u64> = (0..count).map(|i| outside(ranges, pick(random, i) % rest)).collect();
+    let mut picks: Vec<u64> = (0..count)
+        .map(|i| outside(ranges, pick(random, i) % rest))
+        .collect();
     picks.sort_unstable();
     picks.dedup();
     let good = picks.par_chunks(AUDIT_TASK).map(|picks| {

@@ -10,8 +10,8 @@ use crate::format::entry::{Content, PackKind};
 use crate::format::manifest::Child;
 use crate::geometry::Geometry;
 use crate::id::Hash;
-use crate::manifest::build::Builder;
 use crate::manifest::Run;
+use crate::manifest::build::Builder;
 use crate::manifest::edit::edit;
 use crate::progress::Progress;
 use rayon::prelude::*;
@@ -19,6 +19,7 @@ use rayon::prelude::*;
 /// New clusters of one input that are to become a frame: some kept from earlier batches, the rest in the batch at hand.
 #[derive(Default)]
 pub struct Job {
+    input: usize,
     hashes: Vec<Hash>,
     kept: Vec<u8>,
     offsets: Vec<usize>,
@@ -26,6 +27,8 @@ pub struct Job {
 
 /// A compressed frame and what is in it.
 pub struct Frame {
+    /// The input that its clusters are of.
+    pub input: usize,
     /// The bytes.
     pub encoded: EncodedFrame,
     /// A hash an item.
@@ -55,18 +58,30 @@ pub enum Manifest {
 }
 
 impl Disk {
-    /// Nothing seen yet.
-    pub fn new(manifest: Manifest) -> Self {
-        Self { manifest, partial: Job::default(), counts: Counts::default() }
+    /// Nothing seen yet of input number `input`.
+    pub fn new(input: usize, manifest: Manifest) -> Self {
+        let partial = Job {
+            input,
+            ..Job::default()
+        };
+        Self {
+            manifest,
+            partial,
+            counts: Counts::default(),
+        }
     }
 
     fn add(&mut self, first: u64, count: u64, child: Child, writer: &mut Writer<'_>) -> Result<()> {
         match &mut self.manifest {
-            Manifest::Built(builder) => {
-                builder.push(child, count, &mut |hash, bytes| writer.store_node(hash, bytes))
-            }
+            Manifest::Built(builder) => builder.push(child, count, &mut |hash, bytes| {
+                writer.store_node(hash, bytes)
+            }),
             Manifest::Edited { changes, .. } => {
-                changes.push(Run { first, count, child });
+                changes.push(Run {
+                    first,
+                    count,
+                    child,
+                });
                 Ok(())
             }
         }
@@ -74,7 +89,7 @@ impl Disk {
 
     /// The frame that is not full, if there is one.
     pub fn take_partial(&mut self) -> Option<Job> {
-        Some(std::mem::take(&mut self.partial)).filter(|job| !job.hashes.is_empty())
+        Some(self.partial.take()).filter(|job| !job.hashes.is_empty())
     }
 
     /// The root of the manifest, its nodes stored.
@@ -83,9 +98,18 @@ impl Disk {
         let mut sink = |hash, bytes| writer.store_node(hash, bytes);
         let root = match self.manifest {
             Manifest::Built(builder) => builder.finish(&mut sink)?,
-            Manifest::Edited { parent, clusters: (old, new), changes } => {
-                edit(&*nodes, parent.root, old, new, changes.into_iter(), &mut sink)?
-            }
+            Manifest::Edited {
+                parent,
+                clusters: (old, new),
+                changes,
+            } => edit(
+                &*nodes,
+                parent.root,
+                old,
+                new,
+                changes.into_iter(),
+                &mut sink,
+            )?,
         };
         Ok((root, self.counts))
     }
@@ -145,7 +169,7 @@ impl Writer<'_> {
                         disk.partial.hashes.push(*hash);
                         disk.partial.offsets.push(batch.offset(part, i));
                         if disk.partial.hashes.len() == self.geometry().clusters_per_frame() {
-                            jobs.push(std::mem::take(&mut disk.partial));
+                            jobs.push(disk.partial.take());
                         }
                     }
                     Child::Hash(*hash)
@@ -166,9 +190,16 @@ impl Writer<'_> {
         Progress::add(&progress.bytes_empty, bytes);
     }
 
-    pub(super) fn append(&mut self, frames: Vec<Frame>, progress: &Progress) -> Result<()> {
+    pub(super) fn append(
+        &mut self,
+        frames: Vec<Frame>,
+        disks: &mut [Disk],
+        progress: &Progress,
+    ) -> Result<()> {
         for frame in frames {
-            Progress::add(&progress.bytes_stored, frame.encoded.bytes.len() as u64);
+            let bytes = frame.encoded.bytes.len() as u64;
+            disks[frame.input].counts.stored += bytes;
+            Progress::add(&progress.bytes_stored, bytes);
             self.store_frame(frame)?;
         }
         Ok(())
@@ -176,6 +207,15 @@ impl Writer<'_> {
 }
 
 impl Job {
+    /// This one, the next one of the same input beginning.
+    fn take(&mut self) -> Self {
+        let next = Self {
+            input: self.input,
+            ..Self::default()
+        };
+        std::mem::replace(self, next)
+    }
+
     /// Copies what lies in the batch's buffer, which will be used again.
     fn keep(&mut self, batch: &Batch) {
         for at in self.offsets.drain(..) {
@@ -197,10 +237,15 @@ impl Encoder<'_> {
         jobs.into_par_iter()
             .map(|job| {
                 let kept = job.kept.chunks_exact(size);
-                let items: Vec<&[u8]> =
-                    kept.chain(job.offsets.iter().map(|at| batch.cluster(*at))).collect();
+                let items: Vec<&[u8]> = kept
+                    .chain(job.offsets.iter().map(|at| batch.cluster(*at)))
+                    .collect();
                 let encoded = self.codec.encode_frame(PackKind::Clusters, &items);
-                Frame { encoded, hashes: job.hashes }
+                Frame {
+                    input: job.input,
+                    encoded,
+                    hashes: job.hashes,
+                }
             })
             .collect()
     }

@@ -102,7 +102,9 @@ impl<'a> Feed<'a> {
         while self.ranges.front().is_some_and(|r| r.end <= self.next) {
             self.ranges.pop_front();
         }
-        let Some(range) = self.ranges.front() else { return Ok(None) };
+        let Some(range) = self.ranges.front() else {
+            return Ok(None);
+        };
         self.next = self.next.max(range.start);
         let stop = range.end.min(self.clusters);
         let offset = self.next * self.cluster_bytes;
@@ -112,24 +114,41 @@ impl<'a> Feed<'a> {
         };
         // A cluster is a hole only where no byte of it is data; past the end of the file there is none.
         let end = extent.end.min(self.size);
-        let whole = if end == self.size { self.clusters } else { end / self.cluster_bytes };
+        let whole = if end == self.size {
+            self.clusters
+        } else {
+            end / self.cluster_bytes
+        };
         let whole = whole.min(stop);
         self.extent = Some(extent);
         if !extent.data && whole > self.next {
             let first = std::mem::replace(&mut self.next, whole);
-            return Ok(Some(Part::Hole { first, count: whole - first }));
+            return Ok(Some(Part::Hole {
+                first,
+                count: whole - first,
+            }));
         }
-        let data_end = if extent.data { end.div_ceil(self.cluster_bytes) } else { self.next + 1 };
+        let data_end = if extent.data {
+            end.div_ceil(self.cluster_bytes)
+        } else {
+            self.next + 1
+        };
         let step = (RUN_BYTES / self.cluster_bytes).clamp(1, 256);
         let aligned = (self.next / step + 1) * step;
         let count = data_end.min(aligned).min(stop).max(self.next + 1) - self.next;
-        let run = Run { first: self.next, count, parent: self.parent_at(self.next)? };
+        let run = Run {
+            first: self.next,
+            count,
+            parent: self.parent_at(self.next)?,
+        };
         self.next += count;
         Ok(Some(Part::Run(run)))
     }
 
     fn parent_at(&mut self, cluster: u64) -> Result<Parent> {
-        let Some(walker) = &mut self.parent else { return Ok(Parent::None) };
+        let Some(walker) = &mut self.parent else {
+            return Ok(Parent::None);
+        };
         while self.piece.as_ref().is_none_or(|p| p.end() <= cluster) {
             walker.seek(cluster);
             self.piece = walker.next().transpose()?;
@@ -143,9 +162,11 @@ impl<'a> Feed<'a> {
                 Parent::Leaf(node.clone(), (cluster - first) as usize)
             }
             // A uniform piece may end within the run: what is past it is then not found equal, which costs a look-up.
-            Some(Piece::Uniform { first, count, child }) if first + count > cluster => {
-                Parent::Uniform(*child)
-            }
+            Some(Piece::Uniform {
+                first,
+                count,
+                child,
+            }) if first + count > cluster => Parent::Uniform(*child),
             _ => Parent::None,
         })
     }

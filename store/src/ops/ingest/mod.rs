@@ -23,6 +23,7 @@ use crate::error::Result;
 use crate::format::entry::Content;
 use crate::manifest::build::Builder;
 use crate::progress::Progress;
+use crate::store::may_be_dropped;
 use decide::{Disk, Manifest};
 use feed::Feed;
 use scan::Batch;
@@ -36,6 +37,7 @@ const RUN_BYTES: u64 = 256 << 10;
 const TURN_BYTES: u64 = 1 << 20;
 
 /// A disk to take in.
+#[derive(Clone, Copy)]
 pub struct Input<'a> {
     /// Its bytes.
     pub file: &'a dyn DiskFile,
@@ -67,6 +69,8 @@ pub struct Counts {
     pub known: u64,
     /// New, before compression.
     pub new: u64,
+    /// Bytes that the new clusters take in packs.
+    pub stored: u64,
     /// True when change hints were given and an audit found them wrong, so that everything was read.
     pub audit_failed: bool,
 }
@@ -75,6 +79,30 @@ impl Writer<'_> {
     /// Takes the inputs in. Their clusters are in packs of this writer, or of packs and roots that it relies on, when
     /// this returns; `finish` makes that hold for good.
     pub fn ingest(&mut self, inputs: &[Input<'_>], progress: &Progress) -> Result<Vec<Ingested>> {
+        let relied = self.relied();
+        let mut inputs = inputs.to_vec();
+        loop {
+            match self.try_ingest(&inputs, progress) {
+                Err(e) if may_be_dropped(&e) && self.has_lost_parents(&mut inputs)? => {
+                    self.start_over(relied.clone())?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Whether a parent that was deleted meanwhile can be why it failed; such inputs then have none.
+    fn has_lost_parents(&self, inputs: &mut [Input<'_>]) -> Result<bool> {
+        let catalog = self.refreshed()?;
+        let mut lost = false;
+        for input in inputs {
+            let gone = input.parent.take_if(|p| !catalog.reachable(&p.root));
+            lost |= gone.is_some();
+        }
+        Ok(lost)
+    }
+
+    fn try_ingest(&mut self, inputs: &[Input<'_>], progress: &Progress) -> Result<Vec<Ingested>> {
         let nodes = self.nodes();
         let size = u64::from(self.geometry().cluster_bytes);
         let mut feeds = Vec::with_capacity(inputs.len());
@@ -86,7 +114,8 @@ impl Writer<'_> {
                 Some((parent, changed)) => {
                     let ranges = changed::ranges(input, parent, changed, size);
                     let random = self.random();
-                    let held = changed::audit(input, parent, &ranges, &*nodes, size, random, progress)?;
+                    let held =
+                        changed::audit(input, parent, &ranges, &*nodes, size, random, progress)?;
                     held.then_some((parent, ranges))
                 }
                 None => None,
@@ -95,14 +124,21 @@ impl Writer<'_> {
             let (manifest, ranges) = match hinted {
                 Some((parent, ranges)) => {
                     let clusters = (parent.size.div_ceil(size), clusters);
-                    (Manifest::Edited { parent, clusters, changes: Vec::new() }, ranges)
+                    (
+                        Manifest::Edited {
+                            parent,
+                            clusters,
+                            changes: Vec::new(),
+                        },
+                        ranges,
+                    )
                 }
                 None => (Manifest::Built(Builder::new(clusters)), vec![0..clusters]),
             };
             let bytes = ranges.iter().map(|r| (r.end - r.start) * size).sum();
             Progress::add(&progress.bytes_total, bytes);
             feeds.push(Feed::new(input, &*nodes, size as u32, ranges)?);
-            disks.push(Disk::new(manifest));
+            disks.push(Disk::new(disks.len(), manifest));
             self.rely_on_root(input.parent.map(|p| p.root));
         }
         self.run(&mut feeds, &mut disks, progress)?;
@@ -110,13 +146,24 @@ impl Writer<'_> {
         for ((input, disk), audit_failed) in inputs.iter().zip(disks).zip(audits) {
             let (root, mut counts) = disk.finish(self)?;
             counts.audit_failed = audit_failed;
-            out.push(Ingested { content: Content { root, size: input.size }, counts });
+            out.push(Ingested {
+                content: Content {
+                    root,
+                    size: input.size,
+                },
+                counts,
+            });
         }
         Ok(out)
     }
 
     /// The pipeline: while a batch is compressed, the next one is read and hashed.
-    fn run(&mut self, feeds: &mut [Feed<'_>], disks: &mut [Disk], progress: &Progress) -> Result<()> {
+    fn run(
+        &mut self,
+        feeds: &mut [Feed<'_>],
+        disks: &mut [Disk],
+        progress: &Progress,
+    ) -> Result<()> {
         let mut spare = vec![Batch::default(), Batch::default()];
         let mut ahead = self.scanned(spare.pop().unwrap_or_default(), feeds, progress)?;
         while let Some(batch) = ahead {
@@ -130,16 +177,21 @@ impl Writer<'_> {
                 || encoder.encode(&batch, jobs),
                 || this.scanned(fill, feeds, progress),
             );
-            self.append(frames, progress)?;
+            self.append(frames, disks, progress)?;
             spare.push(batch);
             ahead = next?;
         }
         let rest = disks.iter_mut().filter_map(Disk::take_partial).collect();
         let frames = self.encoder().encode(&Batch::default(), rest);
-        self.append(frames, progress)
+        self.append(frames, disks, progress)
     }
 
-    fn scanned(&self, mut batch: Batch, feeds: &mut [Feed<'_>], progress: &Progress) -> Result<Option<Batch>> {
+    fn scanned(
+        &self,
+        mut batch: Batch,
+        feeds: &mut [Feed<'_>],
+        progress: &Progress,
+    ) -> Result<Option<Batch>> {
         batch.fill(feeds, self.geometry().cluster_bytes)?;
         if batch.is_empty() {
             return Ok(None);

@@ -79,7 +79,12 @@ impl Batch {
                         Part::Run(run) => run.count * size,
                         Part::Hole { .. } => 0,
                     };
-                    self.parts.push(Scanned { input, part, at: self.used, seen: Vec::new() });
+                    self.parts.push(Scanned {
+                        input,
+                        part,
+                        at: self.used,
+                        seen: Vec::new(),
+                    });
                     self.used += bytes as usize;
                     turn += bytes.max(1);
                 }
@@ -93,7 +98,10 @@ impl Batch {
 
     /// Whether there is a cluster that the parent does not have.
     pub fn has_others(&self) -> bool {
-        self.parts.iter().flat_map(|p| &p.seen).any(|seen| matches!(seen, Seen::Other(..)))
+        self.parts
+            .iter()
+            .flat_map(|p| &p.seen)
+            .any(|seen| matches!(seen, Seen::Other(..)))
     }
 
     /// Asks the index again.
@@ -121,7 +129,9 @@ impl Batch {
         let size = self.cluster_bytes;
         tasks.into_par_iter().try_for_each(|(part, bytes)| {
             progress.check()?;
-            let Part::Run(run) = &part.part else { return Ok(()) };
+            let Part::Run(run) = &part.part else {
+                return Ok(());
+            };
             read(&feeds[part.input], run, bytes)?;
             part.seen = bytes
                 .chunks_exact(size)
@@ -161,7 +171,8 @@ fn judge(cluster: &[u8], run: &Run, i: usize, index: &Keeper) -> Seen {
 
 /// Whether all bytes are zero: the first is, and each equals the next.
 pub fn is_zero(bytes: &[u8]) -> bool {
-    bytes.first().is_none_or(|b| *b == 0) && bytes[..bytes.len().max(1) - 1] == bytes[1.min(bytes.len())..]
+    bytes.first().is_none_or(|b| *b == 0)
+        && bytes[..bytes.len().max(1) - 1] == bytes[1.min(bytes.len())..]
 }
 
 #[cfg(test)]

@@ -25,10 +25,6 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Packs on their way to the disk at a time; each costs its size in memory.
-const FLIGHTS_MAX: usize = 1;
-/// Durable packs before they are published, so that others find their clusters and a crash loses little.
-const PUBLISH_EVERY: usize = 8;
 /// Bytes of manifest nodes in a frame.
 pub(crate) const NODE_FRAME_BYTES: usize = 64 << 10;
 
@@ -47,11 +43,17 @@ pub struct Writer<'a> {
     landed: Vec<Landed>,
     /// Hashes that this writer has stored and not yet published.
     fresh: HashSet<Hash>,
-    rely_packs: BTreeSet<PackName>,
-    rely_roots: BTreeSet<Hash>,
+    relied: Relied,
     tables: Tables,
-    nodes: Arc<Nodes>,
+    nodes: Arc<Nodes<'a>>,
     codec: FrameCodec,
+}
+
+/// What belongs to others and must still be there when the entry is put.
+#[derive(Clone, Default)]
+pub(super) struct Relied {
+    packs: BTreeSet<PackName>,
+    roots: BTreeSet<Hash>,
 }
 
 /// A durable pack that is not published yet.
@@ -65,7 +67,12 @@ impl<'a> Writer<'a> {
     /// Nothing is written, and no session opened, before there is something to store.
     pub fn new(store: &'a Store, kind: SessionKind, purse: Purse) -> Result<Self> {
         let catalog = store.log.refresh()?;
-        let nodes = Nodes::new(store.objects.clone(), &catalog, store.geometry().cluster_bytes)?;
+        let nodes = Nodes::new(
+            &store.log,
+            store.objects.clone(),
+            &catalog,
+            store.geometry().cluster_bytes,
+        )?;
         Ok(Self {
             store,
             purse,
@@ -79,8 +86,7 @@ impl<'a> Writer<'a> {
             flights: VecDeque::new(),
             landed: Vec::new(),
             fresh: HashSet::new(),
-            rely_packs: BTreeSet::new(),
-            rely_roots: BTreeSet::new(),
+            relied: Relied::default(),
             tables: Tables::new(store.objects.clone(), catalog),
             nodes: Arc::new(nodes),
             codec: FrameCodec::new(store.geometry().compression),
@@ -92,7 +98,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Reads manifest nodes of live packs.
-    pub fn nodes(&self) -> Arc<Nodes> {
+    pub fn nodes(&self) -> Arc<Nodes<'a>> {
         self.nodes.clone()
     }
 
@@ -106,16 +112,21 @@ impl<'a> Writer<'a> {
 
     /// Opens the index and brings it in step with the packs live now.
     pub(super) fn open_index(&self) -> Result<()> {
-        self.store.index_packs(&self.store.log.current()).map(|_| ())
+        self.store
+            .index_packs(&self.store.log.current())
+            .map(|_| ())
     }
 
     pub(super) fn encoder(&self) -> Encoder<'_> {
-        Encoder { geometry: self.geometry(), codec: &self.codec }
+        Encoder {
+            geometry: self.geometry(),
+            codec: &self.codec,
+        }
     }
 
     /// Clusters of this root are taken over without looking them up.
     pub(super) fn rely_on_root(&mut self, root: Option<Hash>) {
-        self.rely_roots.extend(root);
+        self.relied.roots.extend(root);
     }
 
     /// Whether the hash is in a pack of this writer, or in a live one whose own table lists it. Marks it as stored, as
@@ -125,7 +136,7 @@ impl<'a> Writer<'a> {
             return Ok(true);
         }
         if let Some(name) = self.tables.prove(hash, hints.iter())? {
-            self.rely_packs.insert(name);
+            self.relied.packs.insert(name);
             return Ok(true);
         }
         self.fresh.insert(*hash);
@@ -140,7 +151,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends a frame of clusters as it stands in another pack, or encoded anew.
-    pub fn store_encoded(&mut self, kind: PackKind, frame: &EncodedFrame, hashes: &[Hash]) -> Result<()> {
+    pub fn store_encoded(
+        &mut self,
+        kind: PackKind,
+        frame: &EncodedFrame,
+        hashes: &[Hash],
+    ) -> Result<()> {
         self.push(kind, frame, hashes)
     }
 
@@ -151,13 +167,17 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         if let Some(name) = self.nodes.holder(&hash) {
-            self.rely_packs.insert(name);
+            self.relied.packs.insert(name);
             return Ok(());
         }
         self.fresh.insert(hash);
         self.nodes_frame_bytes += bytes.len();
         self.nodes_frame.push((hash, bytes));
-        if self.nodes_frame_bytes >= NODE_FRAME_BYTES { self.end_nodes_frame() } else { Ok(()) }
+        if self.nodes_frame_bytes >= NODE_FRAME_BYTES {
+            self.end_nodes_frame()
+        } else {
+            Ok(())
+        }
     }
 
     fn end_nodes_frame(&mut self) -> Result<()> {
@@ -178,13 +198,19 @@ impl<'a> Writer<'a> {
     }
 
     fn push(&mut self, kind: PackKind, frame: &EncodedFrame, hashes: &[Hash]) -> Result<()> {
-        if self.slot(kind).as_ref().is_some_and(|pack| !pack.room_for(frame)) {
+        if self
+            .slot(kind)
+            .as_ref()
+            .is_some_and(|pack| !pack.room_for(frame))
+        {
             self.seal(kind)?;
         }
         if self.slot(kind).is_none() {
             let name = self.next_name()?;
             let cluster_bytes = self.geometry().cluster_bytes;
-            *self.slot(kind) = Some(PackBuilder::new(self.store.id(), name, kind, cluster_bytes));
+            let pack = PackBuilder::new(self.store.id(), name, kind, cluster_bytes)
+                .with_target(self.store.tuning.pack_bytes);
+            *self.slot(kind) = Some(pack);
         }
         if let Some(pack) = self.slot(kind) {
             pack.push(frame, hashes);
@@ -201,36 +227,63 @@ impl<'a> Writer<'a> {
 
     fn next_name(&mut self) -> Result<PackName> {
         if self.session.is_none() {
-            let roots = self.rely_roots.clone();
+            let roots = self.relied.roots.clone();
             // Roots that are gone already are found out when the operation ends.
-            let session = self.store.log.open_session(self.kind, self.purse, &mut |catalog| {
-                let roots: Vec<Hash> = roots.iter().filter(|r| catalog.reachable(r)).copied().collect();
-                Ok(if roots.is_empty() { vec![] } else { vec![Op::Pin { packs: vec![], roots }] })
-            })?;
+            let session = self
+                .store
+                .log
+                .open_session(self.kind, self.purse, &mut |catalog| {
+                    let roots: Vec<Hash> = roots
+                        .iter()
+                        .filter(|r| catalog.reachable(r))
+                        .copied()
+                        .collect();
+                    Ok(if roots.is_empty() {
+                        vec![]
+                    } else {
+                        vec![Op::Pin {
+                            packs: vec![],
+                            roots,
+                        }]
+                    })
+                })?;
             self.session = Some(session);
         }
-        let session = self.session.as_ref().map(Session::id).ok_or_else(no_session)?;
+        let session = self
+            .session
+            .as_ref()
+            .map(Session::id)
+            .ok_or_else(no_session)?;
         let n = self.packs_begun;
         self.packs_begun += 1;
         Ok(PackName { session, n })
     }
 
     fn seal(&mut self, kind: PackKind) -> Result<()> {
-        let Some(pack) = self.slot(kind).take() else { return Ok(()) };
-        while self.flights.len() >= FLIGHTS_MAX {
+        let Some(pack) = self.slot(kind).take() else {
+            return Ok(());
+        };
+        let tuning = self.store.tuning;
+        while self.flights.len() >= tuning.packs_in_flight.max(1) {
             self.land()?;
         }
-        if self.landed.len() >= PUBLISH_EVERY {
+        if self.landed.len() >= tuning.publish_every {
             self.publish()?;
         }
         let (objects, purse) = (self.store.objects.clone(), self.purse);
         let flight = move || fly(&*objects, pack.seal(), purse);
+        if tuning.packs_in_flight == 0 {
+            self.landed.push(flight()?);
+            return Ok(());
+        }
         self.flights.push_back(std::thread::spawn(flight));
         Ok(())
     }
 
     fn land(&mut self) -> Result<()> {
-        let Some(flight) = self.flights.pop_front() else { return Ok(()) };
+        let Some(flight) = self.flights.pop_front() else {
+            return Ok(());
+        };
         let landed = flight.join().map_err(|_| {
             Error::new(ErrorKind::Poisoned, "writing a pack").detail("the writing thread panicked")
         })??;
@@ -251,20 +304,29 @@ impl<'a> Writer<'a> {
 
     /// Publishes the packs that are durable and indexes them, so that others find what is in them.
     pub fn publish(&mut self) -> Result<()> {
-        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
         if self.landed.is_empty() {
             return Ok(());
         }
         let packs: Vec<PackRecord> = self.landed.iter().map(|p| p.record).collect();
-        let catalog = self.store.log.commit(session, self.purse, Durability::Later, &mut |_| {
-            Ok(vec![Op::Publish { packs: packs.clone() }])
-        })?;
+        let catalog = self
+            .store
+            .log
+            .commit(session, self.purse, Durability::Later, &mut |_| {
+                Ok(vec![Op::Publish {
+                    packs: packs.clone(),
+                }])
+            })?;
         self.published(&catalog)
     }
 
     fn published(&mut self, catalog: &Arc<Catalog>) -> Result<()> {
         for pack in std::mem::take(&mut self.landed) {
-            let Some(number) = catalog.pack(&pack.name).map(|p| p.number) else { continue };
+            let Some(number) = catalog.pack(&pack.name).map(|p| p.number) else {
+                continue;
+            };
             for (hash, _) in &pack.entries {
                 self.fresh.remove(hash);
             }
@@ -290,24 +352,38 @@ impl<'a> Writer<'a> {
     /// returns. `plan` is asked again for each state that the entry is tried on.
     ///
     /// Fails with `Busy` when what was relied on has gone meanwhile: then `forget` and ingest again.
-    pub fn finish(&mut self, plan: &mut dyn FnMut(&Catalog) -> Result<Vec<Op>>) -> Result<Arc<Catalog>> {
+    pub fn finish(
+        &mut self,
+        plan: &mut dyn FnMut(&Catalog) -> Result<Vec<Op>>,
+    ) -> Result<Arc<Catalog>> {
         self.flush()?;
         let mut first = Vec::new();
         if !self.landed.is_empty() {
-            first.push(Op::Publish { packs: self.landed.iter().map(|p| p.record).collect() });
+            first.push(Op::Publish {
+                packs: self.landed.iter().map(|p| p.record).collect(),
+            });
         }
-        if !self.rely_packs.is_empty() || !self.rely_roots.is_empty() {
-            let packs = self.rely_packs.iter().copied().collect();
-            first.push(Op::Rely { packs, roots: self.rely_roots.iter().copied().collect() });
+        if !self.relied.packs.is_empty() || !self.relied.roots.is_empty() {
+            let packs = self.relied.packs.iter().copied().collect();
+            first.push(Op::Rely {
+                packs,
+                roots: self.relied.roots.iter().copied().collect(),
+            });
         }
         let Some(mut session) = self.session.take() else {
-            return self.store.log.commit_alone(self.kind, self.purse, &mut |catalog, _| {
-                Ok([first.clone(), plan(catalog)?].concat())
-            });
+            return self
+                .store
+                .log
+                .commit_alone(self.kind, self.purse, &mut |catalog, _| {
+                    Ok([first.clone(), plan(catalog)?].concat())
+                });
         };
-        let committed = self.store.log.commit(&mut session, self.purse, Durability::Now, &mut |catalog| {
-            Ok([first.clone(), plan(catalog)?, vec![Op::Close]].concat())
-        });
+        let committed =
+            self.store
+                .log
+                .commit(&mut session, self.purse, Durability::Now, &mut |catalog| {
+                    Ok([first.clone(), plan(catalog)?, vec![Op::Close]].concat())
+                });
         match committed {
             Ok(catalog) => {
                 self.store.log.ended(session);
@@ -327,16 +403,33 @@ impl<'a> Writer<'a> {
     }
 
     /// Replaces packs: what was stored since the last time becomes live, `dropped` stop to be, in one durable entry.
-    pub fn compact(&mut self, base: Sequence, dropped: &[PackName], kept: Vec<PackName>) -> Result<()> {
+    pub fn compact(
+        &mut self,
+        base: Sequence,
+        dropped: &[PackName],
+        kept: Vec<PackName>,
+    ) -> Result<()> {
         self.flush()?;
         let new = self.landed.iter().map(|p| p.record).collect();
-        let op = Op::Compact { base, new, dropped: dropped.to_vec(), kept };
+        let op = Op::Compact {
+            base,
+            new,
+            dropped: dropped.to_vec(),
+            kept,
+        };
         let Some(session) = &mut self.session else {
             let mut plan = |_: &Catalog, _| Ok(vec![op.clone()]);
-            return self.store.log.commit_alone(self.kind, self.purse, &mut plan).map(|_| ());
+            return self
+                .store
+                .log
+                .commit_alone(self.kind, self.purse, &mut plan)
+                .map(|_| ());
         };
         let plan = &mut |_: &Catalog| Ok(vec![op.clone()]);
-        let catalog = self.store.log.commit(session, self.purse, Durability::Now, plan)?;
+        let catalog = self
+            .store
+            .log
+            .commit(session, self.purse, Durability::Now, plan)?;
         self.published(&catalog)
     }
 
@@ -358,14 +451,41 @@ impl<'a> Writer<'a> {
             Some(Invalid::RootNotReachable(_) | Invalid::PackNotLive(_))
         );
         if gone {
-            self.rely_packs.clear();
-            self.rely_roots.clear();
-            self.publish()?;
-            let catalog = self.store.log.refresh()?;
-            self.nodes.follow(&catalog)?;
-            self.tables.follow(catalog);
+            self.start_over(Relied::default())?;
         }
         Ok(gone)
+    }
+
+    /// After reading back what was taken in failed: the same, if something that it relied on has gone.
+    pub fn forget_gone(&mut self) -> Result<bool> {
+        let now = self.store.log.refresh()?;
+        let gone = self.relied.packs.iter().any(|p| now.pack(p).is_none())
+            || self.relied.roots.iter().any(|r| !now.reachable(r));
+        if gone {
+            self.start_over(Relied::default())?;
+        }
+        Ok(gone)
+    }
+
+    pub(super) fn relied(&self) -> Relied {
+        self.relied.clone()
+    }
+
+    pub(super) fn refreshed(&self) -> Result<Arc<Catalog>> {
+        self.store.log.refresh()
+    }
+
+    /// Back to having relied on this. What is in packs stays; what an ingest that failed half way noted as stored, and
+    /// did not store, is forgotten.
+    pub(super) fn start_over(&mut self, relied: Relied) -> Result<()> {
+        self.relied = relied;
+        self.flush()?;
+        self.publish()?;
+        self.fresh.clear();
+        let catalog = self.store.log.refresh()?;
+        self.nodes.follow(&catalog)?;
+        self.tables.follow(catalog);
+        Ok(())
     }
 
     /// Gives up: publishes what is durable, so that the next try finds it, and closes the session.
@@ -400,5 +520,9 @@ fn fly(objects: &dyn Objects, pack: SealedPack, purse: Purse) -> Result<Landed> 
             .detail("a pack name was used twice"));
     }
     objects.sync(&format!("packs/{}", pack.name.session))?;
-    Ok(Landed { name: pack.name, record: pack.record, entries: pack.entries })
+    Ok(Landed {
+        name: pack.name,
+        record: pack.record,
+        entries: pack.entries,
+    })
 }

@@ -1,0 +1,118 @@
+//! `still rescue`.
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::escape::escape;
+use crate::output::table::{Align, Table};
+use crate::output::{Answer, Report, units};
+use crate::report::{Rescued, RescuedImage};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use stillpoint_store::Result;
+use stillpoint_store::ops::rescue::Saved;
+
+/// Arguments of `rescue`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads a store that will not open, and changes nothing in it. Exit code 4 when something could not be read.
+
+Example:
+  still rescue /mnt/usb/saved --store /srv/disks")]
+pub struct Arguments {
+    /// Folder to write the images to; made if it is missing
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// Rescues.
+pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
+    let _line = context.watch("rescue");
+    call(&arguments.folder, context).map(Answer::of)
+}
+
+fn call(folder: &Path, context: &Context) -> Result<Rescued> {
+    let since = Instant::now();
+    let rescued = stillpoint_api::rescue(&context.store, folder, &context.progress)?;
+    let image = |saved: &Saved| RescuedImage {
+        device: saved.device.clone().unwrap_or_default(),
+        snapshot: String::from_utf8_lossy(&saved.record.name).into_owned(),
+        file: saved.path.display().to_string(),
+        size_bytes: saved.record.content.size,
+        missing_bytes: saved.lost.iter().map(|r| r.end - r.start).sum(),
+    };
+    Ok(Rescued {
+        images: rescued.saved.iter().map(image).collect(),
+        unreadable: rescued.damage,
+        seconds: since.elapsed().as_secs_f64(),
+    })
+}
+
+impl Report for Rescued {
+    fn exit(&self) -> Exit {
+        let whole = self.images.iter().all(|image| image.missing_bytes == 0);
+        if whole && self.unreadable.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Corrupt
+        }
+    }
+
+    fn is_answer(&self) -> bool {
+        true
+    }
+
+    fn text(&self) -> String {
+        let mut table = Table::new(&[
+            ("DEVICE", Align::Left),
+            ("SNAPSHOT", Align::Left),
+            ("SIZE", Align::Right),
+            ("MISSING", Align::Right),
+            ("FILE", Align::Left),
+        ]);
+        for image in &self.images {
+            table.row(&[
+                image.device.clone(),
+                image.snapshot.clone(),
+                units::size(image.size_bytes),
+                units::size(image.missing_bytes),
+                image.file.clone(),
+            ]);
+        }
+        let mut text = table.text();
+        for part in &self.unreadable {
+            text.extend(["unreadable: ", &escape(part), "\n"]);
+        }
+        let took = units::seconds(self.seconds);
+        let images = units::number_of(self.images.len() as u64, "image");
+        text + &format!("wrote {images} in {took}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rescue_with_gaps_is_no_success() {
+        let image = |missing_bytes| RescuedImage {
+            device: "web1".into(),
+            snapshot: "monday".into(),
+            file: "web1@monday.raw".into(),
+            size_bytes: 4096,
+            missing_bytes,
+        };
+        let mut rescued = Rescued {
+            images: vec![image(0)],
+            unreadable: vec![],
+            seconds: 1.0,
+        };
+        assert_eq!(rescued.exit(), Exit::Done);
+        rescued.unreadable.push("log/00000000000000000007".into());
+        assert_eq!(rescued.exit(), Exit::Corrupt);
+        rescued.unreadable.clear();
+        rescued.images.push(image(4096));
+        assert_eq!(rescued.exit(), Exit::Corrupt);
+        assert!(rescued.text().ends_with("wrote 2 images in 1.0 s\n"));
+    }
+}

@@ -1,0 +1,29 @@
+//! Ctrl-C and SIGTERM: the first asks the operation to stop at the next good place, the second ends the process. Both
+//! are safe, since what was not acknowledged is absent after any crash; the first is tidier.
+
+use crate::exit::Exit;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use stillpoint_store::progress::Progress;
+
+/// Handles the signals on a thread of their own for as long as the process lives.
+pub fn watch(progress: Arc<Progress>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let handle = move || {
+        for (nth, _) in signals.forever().enumerate() {
+            if nth > 0 {
+                std::process::exit(Exit::Cancelled.code().into());
+            }
+            progress.stop();
+            if std::io::stderr().is_terminal() {
+                eprintln!("\nstill: stopping; once more ends it at once");
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(handle)
+        .map(drop)
+}
