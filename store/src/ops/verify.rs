@@ -213,8 +213,10 @@ impl Store {
     ) -> Result<()> {
         let marks = self.mark(catalog, &catalog.roots(), &|_| false, progress)?;
         report.snapshots = catalog.snapshots().count() as u64;
+        // What a node that cannot be read leads to is lost with it, whether or not it has been missed.
+        let all_read = marks.broken.is_empty();
         let lost = self.lost(marks, suspects, progress)?;
-        if lost.is_empty() {
+        if lost.is_empty() && all_read {
             return Ok(());
         }
         let mut known: BTreeMap<Hash, Vec<std::ops::Range<u64>>> = BTreeMap::new();
