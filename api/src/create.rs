@@ -113,7 +113,8 @@ impl System {
             progress,
         );
         if made.is_err() {
-            writer.abandon()?;
+            // What made it fail is what the caller is to hear.
+            writer.abandon().unwrap_or_default();
         }
         Ok(Created {
             group,

@@ -17,13 +17,13 @@ The sizes are fixed for good: smaller clusters find more that is equal and need 
 Example:
   still init --store /srv/disks --cluster-size 64K --compression zstd:1")]
 pub struct Arguments {
-    /// Bytes of a cluster: a power of two from 4K to 1M [default: 16K]
+    /// Bytes of a cluster: a power of two from 4K to 1M [default: 8K]
     #[arg(long, value_name = "N", value_parser = size::parse_u32)]
     cluster_size: Option<u32>,
-    /// Bytes compressed together: a multiple of the cluster size up to 4M [default: 256K, or one cluster]
+    /// Bytes compressed together: a multiple of the cluster size up to 4M [default: 1M]
     #[arg(long, value_name = "N", value_parser = size::parse_u32)]
     frame_size: Option<u32>,
-    /// zstd:1 (fast) to zstd:19 (small), or none [default: zstd:3]
+    /// zstd:1 (fast) to zstd:19 (small), or none [default: zstd:6]
     #[arg(long, value_name = "zstd:N|none", value_parser = compression)]
     compression: Option<Compression>,
 }

@@ -28,9 +28,9 @@ pub enum Compression {
 impl Geometry {
     /// What `init` takes when nothing is said; store/DESIGN.md has the measurement behind it.
     pub const DEFAULT: Self = Self {
-        cluster_bytes: 16 << 10,
-        frame_bytes: 256 << 10,
-        compression: Compression::Zstd(3),
+        cluster_bytes: 8 << 10,
+        frame_bytes: 1 << 20,
+        compression: Compression::Zstd(6),
     };
 
     /// Refuses what the format cannot hold.

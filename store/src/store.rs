@@ -19,6 +19,9 @@ use std::sync::Arc;
 pub const STORE_FILE: &str = "store.json";
 const STORE_FILE_BYTES_MAX: u64 = 64 << 10;
 
+/// Times that something is begun anew because packs were dropped under it.
+const SETTLE_TRIES: usize = 8;
+
 /// Tells the user a line that is no error: "index rebuilt: ...".
 pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -47,6 +50,14 @@ pub struct Store {
     pub(crate) say: Say,
     pub(crate) tuning: Tuning,
     file: StoreFile,
+}
+
+/// Whether a pack that is no longer there can be the reason.
+pub(crate) fn may_be_dropped(e: &Error) -> bool {
+    matches!(
+        e.kind(),
+        ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Busy
+    )
 }
 
 /// Reads `store.json`.
@@ -166,6 +177,24 @@ impl Store {
     /// Ends the sessions of processes that died.
     pub fn expire_dead(&self) -> Result<usize> {
         Ok(self.log.expire_dead()?.len())
+    }
+
+    /// Does `act` on what exists now, and again where packs were dropped under it: what failed then proves nothing.
+    pub(crate) fn on_settled<T>(
+        &self,
+        mut act: impl FnMut(&Arc<Catalog>) -> Result<T>,
+    ) -> Result<T> {
+        for _ in 0..SETTLE_TRIES {
+            let catalog = self.refresh()?;
+            match act(&catalog) {
+                Err(e) if may_be_dropped(&e) && !self.log.still_holds(&catalog)? => {}
+                done => return done,
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "reading the store")
+            .at(self.describe())
+            .detail("packs are being dropped as fast as they are read")
+            .hint("wait for the other gc to end, then try again"))
     }
 
     /// Brings the index in step with the live packs.

@@ -119,8 +119,14 @@ impl Catalog {
         }
         match op {
             Op::Open { kind, label } => self.open(own, *kind, label),
-            Op::Close => self.end(own),
-            Op::Expire { session } => self.end(*session),
+            Op::Close => {
+                self.sessions.remove_mut(&own);
+                Ok(())
+            }
+            Op::Expire { session } => {
+                self.sessions.remove_mut(session);
+                Ok(())
+            }
             Op::Publish { packs } => packs.iter().try_for_each(|p| self.publish(own, *p)),
             Op::Rely { packs, roots } => self.rely(seq, packs, roots, rules),
             Op::Pin { packs, roots } => {
@@ -199,11 +205,6 @@ impl Catalog {
             roots: BTreeSet::new(),
         };
         self.sessions.insert_mut(id, Arc::new(session));
-        Ok(())
-    }
-
-    fn end(&mut self, id: SessionId) -> Valid {
-        self.sessions.remove_mut(&id);
         Ok(())
     }
 
@@ -359,9 +360,10 @@ impl Catalog {
             }
         }
         for name in kept {
-            let live = match rules.kept_named {
-                true => self.name_pack(seq, name),
-                false => self.pack(name).is_some(),
+            let live = if rules.kept_named {
+                self.name_pack(seq, name)
+            } else {
+                self.pack(name).is_some()
             };
             if rules.kept_live && (!live || dropped.contains(name)) {
                 return Err(Invalid::PackNotLive(*name));
@@ -426,7 +428,7 @@ impl Catalog {
     }
 
     /// For a test of the rule that checkpoints hold it.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(test)]
     pub(crate) fn forget_names(mut self) -> Self {
         let packs: Vec<PackState> = self.packs().map(|p| PackState::clone(p)).collect();
         for pack in packs {

@@ -3,6 +3,8 @@
 
 mod apply;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 pub use apply::Invalid;
 pub use rules::Rules;

@@ -155,7 +155,10 @@ impl<'a> Fetcher<'a> {
                 .collect();
             let again = self.resolve(&wants)?;
             if again.places.iter().all(Option::is_none) {
-                break;
+                if self.log.still_holds(&self.catalog)? {
+                    break;
+                }
+                continue;
             }
             failed = self.pass(&again, 0..u64::MAX, sink, progress)?;
         }

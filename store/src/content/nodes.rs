@@ -9,6 +9,7 @@ use crate::format::entry::PackKind;
 use crate::format::manifest::Node;
 use crate::id::{Hash, PackName, PackNumber};
 use crate::index::{Key, key_of};
+use crate::log::Log;
 use crate::manifest::NodeSource;
 use crate::object::Objects;
 use crate::pack::reader::read_frame;
@@ -19,8 +20,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Frames of nodes kept: 64 KiB each, 16 MiB in all.
 const FRAMES_MAX: usize = 256;
 
-/// Reads nodes of the packs live in one catalog; `follow` moves it to a newer one.
-pub struct Nodes {
+/// Times that a node is looked for anew because packs were dropped meanwhile.
+const TRIES: usize = 8;
+
+/// Reads nodes of live packs. Starts from one catalog; where a node is not to be had in it, the newest one is followed.
+pub struct Nodes<'a> {
+    log: &'a Log,
     objects: Arc<dyn Objects>,
     cluster_bytes: u32,
     state: Mutex<State>,
@@ -28,6 +33,8 @@ pub struct Nodes {
 
 #[derive(Default)]
 struct State {
+    /// Counted up when the packs change.
+    generation: u64,
     /// Packs whose tables are in `places`, or were unreadable.
     packs: HashMap<PackNumber, PackName>,
     /// Sorted by key; several copies of a node may follow each other.
@@ -36,10 +43,16 @@ struct State {
     oldest: VecDeque<(PackNumber, u32)>,
 }
 
-impl Nodes {
-    /// Over the node packs live in `catalog`.
-    pub fn new(objects: Arc<dyn Objects>, catalog: &Catalog, cluster_bytes: u32) -> Result<Self> {
+impl<'a> Nodes<'a> {
+    /// Over the node packs live in `catalog`, one of `log`.
+    pub fn new(
+        log: &'a Log,
+        objects: Arc<dyn Objects>,
+        catalog: &Catalog,
+        cluster_bytes: u32,
+    ) -> Result<Self> {
         let nodes = Self {
+            log,
             objects,
             cluster_bytes,
             state: Mutex::new(State::default()),
@@ -59,6 +72,7 @@ impl Nodes {
         let had = state.packs.len();
         state.packs.retain(|number, _| live.contains(number));
         if state.packs.len() < had {
+            state.generation += 1;
             state.places.retain(|(_, at)| live.contains(&at.pack));
             state.frames.retain(|(pack, _), _| live.contains(pack));
             state.oldest.retain(|(pack, _)| live.contains(pack));
@@ -68,6 +82,7 @@ impl Nodes {
             if state.packs.insert(pack.number, pack.name).is_some() {
                 continue;
             }
+            state.generation += 1;
             let table = readable(Table::read(&*self.objects, pack.name, &pack.record))?;
             let entries = table.iter().flat_map(Table::entries);
             state.places.extend(
@@ -84,14 +99,36 @@ impl Nodes {
 
     /// A live pack that holds this node, its bytes checked.
     pub fn holder(&self, hash: &Hash) -> Option<PackName> {
-        self.bytes(hash).ok()?;
+        self.bytes_followed(hash).ok()?;
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let at = state.candidates(hash).next()?;
         state.packs.get(&at.pack).copied()
     }
 
-    /// Bytes of an item of a node pack, verified.
+    /// Bytes of an item of a node pack, verified. Not there only when no pack that is live now has it.
     pub fn bytes(&self, hash: &Hash) -> Result<Vec<u8>> {
+        let mut tries = 0;
+        loop {
+            // Another thread may follow between the try and the answer: then that counts as a change too.
+            let before = self.generation();
+            let failed = match self.bytes_followed(hash) {
+                Ok(bytes) => return Ok(bytes),
+                Err(e) => e,
+            };
+            self.follow(&*self.log.refresh()?)?;
+            if tries == TRIES || self.generation() == before {
+                return Err(failed);
+            }
+            tries += 1;
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.generation
+    }
+
+    fn bytes_followed(&self, hash: &Hash) -> Result<Vec<u8>> {
         let candidates: Vec<Location> = {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.candidates(hash).collect()
@@ -163,7 +200,7 @@ impl State {
     }
 }
 
-impl NodeSource for Nodes {
+impl NodeSource for Nodes<'_> {
     fn node(&self, hash: &Hash) -> Result<Arc<Node>> {
         let bytes = self.bytes(hash)?;
         Node::decode(&bytes).map(Arc::new)

@@ -78,8 +78,8 @@ pub fn open(kind: EnvelopeKind, bytes: &[u8]) -> Result<Envelope<'_>, DecodeErro
     if &head[..8] != kind.magic() {
         return Err(DecodeError("the magic number is wrong".into()));
     }
-    let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
-    let version = number(8) as u32;
+    let number = |at: usize| u64::from_le_bytes(part(head, at));
+    let version = u32::from_le_bytes(part(head, 8));
     if version != VERSION {
         let why = format!("it has format version {version}, this program knows {VERSION}");
         return Err(DecodeError(why));
@@ -92,17 +92,23 @@ pub fn open(kind: EnvelopeKind, bytes: &[u8]) -> Result<Envelope<'_>, DecodeErro
         );
         return Err(DecodeError(why));
     }
-    let declared = Hash(head[64..].try_into().expect("the head has 96 bytes"));
+    let declared = Hash(part(head, 64));
     if checksum(&head[..64], payload) != declared {
         return Err(DecodeError("the checksum does not fit".into()));
     }
-    let previous = Hash(head[32..64].try_into().expect("32 bytes"));
     Ok(Envelope {
         sequence: number(16),
-        previous,
+        previous: Hash(part(head, 32)),
         checksum: declared,
         payload,
     })
+}
+
+/// `N` bytes of the head from `at` on; both are constants within its 96.
+fn part<const N: usize>(head: &[u8], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&head[at..at + N]);
+    bytes
 }
 
 #[cfg(test)]

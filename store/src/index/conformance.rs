@@ -1,5 +1,10 @@
 //! What every index must do, run against each of them. For tests only.
 
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a suite panics when it finds something"
+)]
+
 use super::{ClusterIndex, IndexHome, Key, Opened, PLACES_MAX, Place, key_of};
 use crate::id::{Hash, PackName, PackNumber, SessionId, Uid};
 

@@ -330,3 +330,6 @@ fn follow(
     }
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests;

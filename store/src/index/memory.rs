@@ -67,6 +67,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Default for MemoryHome {
+    fn default() -> Self {
+        Self::new(Uid([0; 16]))
+    }
+}
+
 impl MemoryHome {
     /// Empty slots.
     pub fn new(store: Uid) -> Self {
@@ -100,6 +106,11 @@ impl MemoryHome {
         for (from, to) in copy.shared.slots.iter().zip(&self.shared.slots) {
             *lock(&to.contents) = lock(&from.contents).clone();
         }
+    }
+
+    /// Answers with wrong places from now on.
+    pub fn lie(&self) {
+        self.set_fault(Fault::WrongPlaces);
     }
 
     /// What its indexes do wrong from now on.

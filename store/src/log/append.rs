@@ -140,7 +140,7 @@ impl Log {
             let Some((entry, lease)) = self.entry(&mut author, seq, &catalog, ops)? else {
                 continue;
             };
-            let (bytes, checksum) = self.encode(seq, &catalog, &entry)?;
+            let (bytes, checksum) = Self::encode(seq, &catalog, &entry)?;
             let (next, valid) = catalog.apply(checksum, &entry, self.options.rules);
             if let Err(why) = valid {
                 drop(lease);
@@ -263,7 +263,7 @@ impl Log {
         }
     }
 
-    fn encode(&self, seq: Sequence, catalog: &Catalog, entry: &Entry) -> Result<(Vec<u8>, Hash)> {
+    fn encode(seq: Sequence, catalog: &Catalog, entry: &Entry) -> Result<(Vec<u8>, Hash)> {
         let (bytes, checksum) = envelope::seal(
             EnvelopeKind::Entry,
             seq,
@@ -306,9 +306,9 @@ impl Log {
             return Ok(Standing::Counted);
         }
         self.reload(state)?;
-        let counter = state.catalog.session(&put.entry.session).map(|s| s.counter);
-        let counted = match counter {
-            Some(counter) if rules.counter_newer => counter >= put.entry.counter,
+        let last = state.catalog.session(&put.entry.session).map(|s| s.counter);
+        let counted = match last {
+            Some(last) if rules.counter_newer => last >= put.entry.counter,
             // Ended, by this entry or by another.
             _ => left_trace(put.entry, &state.catalog) || self.is_chained(put, &state.catalog)?,
         };
@@ -317,7 +317,7 @@ impl Log {
         }
         // An entry that counted and cannot be traced was trimmed, and trimming goes upwards: one that is still there,
         // while the chain above it is not, never counted. One that was put twice may have counted the first time.
-        if (counter.is_none() || !rules.counter_newer) && !(clean && self.still_there(put)?) {
+        if (last.is_none() || !rules.counter_newer) && !(clean && self.still_there(put)?) {
             return Ok(Standing::Unclear);
         }
         self.objects.delete(&entry_key(put.seq))?;
@@ -362,7 +362,7 @@ fn left_trace(entry: &Entry, catalog: &Catalog) -> bool {
 
 /// Whether the entry of a commit that failed may be in the log all the same.
 pub fn is_unclear(error: &Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<Unclear>())
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Unclear>)
 }
 
 /// The source of an error after which nobody knows.

@@ -3,7 +3,7 @@
 //! ORDER: log durable, checkpoint durable and read back, then older checkpoints and entries removed.
 
 use super::{CHECKPOINT, LOG, Log, State, checkpoint_key, entry_key};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Rules};
 use crate::error::{Error, Result};
 use crate::format::codec;
 use crate::format::envelope::{self, EnvelopeKind};
@@ -57,7 +57,7 @@ impl Log {
 
     fn try_checkpoint(&self, state: &mut State) -> Result<()> {
         self.make_durable_in(state)?;
-        let catalog = self.checkpointed(state);
+        let catalog = checkpointed(state, self.options.rules);
         let seq = catalog.seq();
         self.objects
             .put_new(&checkpoint_key(seq), &[&encode(&catalog)], Purse::Free)?;
@@ -66,15 +66,6 @@ impl Log {
             return Err(Error::corrupt(DOING, "it is not what was written"));
         }
         self.trim(seq)
-    }
-
-    fn checkpointed(&self, state: &State) -> Catalog {
-        let catalog = Catalog::clone(&state.catalog);
-        #[cfg(any(test, feature = "testing"))]
-        if !self.options.rules.checkpoint_names {
-            return catalog.forget_names();
-        }
-        catalog
     }
 
     /// Keeps the two newest checkpoints, all entries after the older one, and the newest entries.
@@ -97,6 +88,16 @@ impl Log {
         }
         Ok(())
     }
+}
+
+#[cfg_attr(not(test), expect(unused_variables, reason = "only tests switch rules off"))]
+fn checkpointed(state: &State, rules: Rules) -> Catalog {
+    let catalog = Catalog::clone(&state.catalog);
+    #[cfg(test)]
+    if !rules.checkpoint_names {
+        return catalog.forget_names();
+    }
+    catalog
 }
 
 fn numbers(objects: &dyn Objects, folder: &str) -> Result<Vec<Sequence>> {

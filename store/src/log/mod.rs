@@ -104,6 +104,13 @@ impl Log {
         Ok(state.catalog.clone())
     }
 
+    /// Whether every pack that was live in `seen` still is. Only then does what was not found in them not exist: the
+    /// bytes of a dropped pack may have gone before they were read.
+    pub fn still_holds(&self, seen: &Catalog) -> Result<bool> {
+        let now = self.refresh()?;
+        Ok(seen.packs().all(|p| now.pack(&p.name).is_some()))
+    }
+
     /// Every entry folded so far survives a crash after this, also those that others wrote.
     pub fn make_durable(&self) -> Result<()> {
         self.make_durable_in(&mut self.state())

@@ -396,6 +396,21 @@ fn a_damaged_checkpoint_is_replaced_by_the_one_before() -> Result<()> {
 }
 
 #[test]
+fn a_checkpoint_under_anothers_name_is_damage() -> Result<()> {
+    let objects = MemoryObjects::new();
+    let log = open(&objects)?;
+    (0..9).try_for_each(|n| add(&log, n).map(drop))?;
+    let older = objects.dump()[&super::checkpoint_key(4)].clone();
+    objects.set_at_rest(&super::checkpoint_key(8), Some(older));
+    assert_eq!(
+        super::checkpoint::read(&objects, 8).unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
+    assert_eq!(*open(&objects)?.current(), *log.current());
+    Ok(())
+}
+
+#[test]
 fn a_log_that_ends_below_a_damaged_checkpoint_is_damage() -> Result<()> {
     let objects = MemoryObjects::new();
     let log = open(&objects)?;

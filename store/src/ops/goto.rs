@@ -17,7 +17,7 @@ use crate::object::Purse;
 use crate::ops::ingest::{Input, Writer};
 use crate::ops::restore::{FileSink, write_zeros};
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Store, may_be_dropped};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -99,7 +99,8 @@ impl Store {
         let mut writer = Writer::new(self, SessionKind::Writer, Purse::Free)?;
         let begun = self.begin_with(&mut writer, uid, targets, progress);
         if begun.is_err() {
-            writer.abandon()?;
+            // What made it fail is what the caller is to hear.
+            writer.abandon().unwrap_or_default();
         }
         begun
     }
@@ -138,8 +139,14 @@ impl Store {
                 .collect();
             writer.flush()?;
             writer.publish()?;
-            for (device, t) in devices.iter().zip(targets) {
-                self.check_target(device, t)?;
+            let mut pairs = devices.iter().zip(targets);
+            match pairs.try_for_each(|(device, t)| self.check_target(device, t)) {
+                Ok(()) => {}
+                Err(e) if may_be_dropped(&e) && tries < TRIES && writer.forget_gone()? => {
+                    tries += 1;
+                    continue;
+                }
+                Err(e) => return Err(self.or_deleted(e, targets)?),
             }
             let record = GotoRecord { uid, devices };
             match writer.finish(&mut |_| {
@@ -152,6 +159,17 @@ impl Store {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// What failed, or that a target was deleted meanwhile.
+    fn or_deleted(&self, e: Error, targets: &[Target<'_>]) -> Result<Error> {
+        let now = self.refresh()?;
+        if targets.iter().all(|t| now.snapshot(&t.snapshot).is_some()) {
+            return Ok(e);
+        }
+        Ok(Error::new(ErrorKind::NotFound, "going to a snapshot")
+            .detail("it was deleted meanwhile; no image was touched")
+            .hint("`still list` shows what there is"))
     }
 
     /// Everything that will be written is there, before anything is.
@@ -177,18 +195,17 @@ impl Store {
 
     fn check_there(&self, hashes: Vec<Hash>) -> Result<()> {
         let set = HashSet::new(hashes);
-        let missing = self
-            .resolver()
-            .find(&set)?
-            .iter()
-            .filter(|p| p.is_none())
-            .count();
-        if missing == 0 {
-            return Ok(());
-        }
-        let why =
-            format!("{missing} clusters of the snapshot are in no live pack; no image was touched");
-        Err(Error::corrupt("going to a snapshot", why).hint("`still verify` lists all damage"))
+        self.on_settled(|catalog| {
+            let found = self.resolver(catalog).find(&set)?;
+            let missing = found.iter().filter(|p| p.is_none()).count();
+            if missing == 0 {
+                return Ok(());
+            }
+            let why = format!(
+                "{missing} clusters of the snapshot are in no live pack; no image was touched"
+            );
+            Err(Error::corrupt("going to a snapshot", why).hint("`still verify` lists all damage"))
+        })
     }
 
     /// Writes what differs into all images in parallel, and syncs them.

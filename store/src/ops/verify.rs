@@ -211,11 +211,28 @@ impl Store {
         report: &mut Report,
         progress: &Progress,
     ) -> Result<()> {
-        let marks = self.mark(catalog, &catalog.roots(), &|_| false, progress)?;
         report.snapshots = catalog.snapshots().count() as u64;
-        // What a node that cannot be read leads to is lost with it, whether or not it has been missed.
-        let all_read = marks.broken.is_empty();
-        let lost = self.lost(marks, suspects, progress)?;
+        let mut lost = BTreeSet::new();
+        let mut all_read = true;
+        let found = self.on_settled(|now| {
+            let marks = self.mark(now, &now.roots(), &|_| false, progress)?;
+            // What a node that cannot be read leads to is lost with it, whether or not it has been missed.
+            all_read = marks.broken.is_empty();
+            let all_there = marks.missing.is_empty() && all_read;
+            lost = self.lost(marks, &suspects, progress)?;
+            match all_there {
+                true => Ok(()),
+                false => Err(Error::corrupt("verifying", "clusters or nodes are missing")),
+            }
+        });
+        // What is missing is in the report.
+        found.or_else(|e| {
+            if e.kind() == ErrorKind::Corrupt {
+                Ok(())
+            } else {
+                Err(e)
+            }
+        })?;
         if lost.is_empty() && all_read {
             return Ok(());
         }
@@ -240,13 +257,16 @@ impl Store {
     fn lost(
         &self,
         marks: Marks,
-        suspects: BTreeSet<Hash>,
+        suspects: &BTreeSet<Hash>,
         progress: &Progress,
     ) -> Result<BTreeSet<Hash>> {
         let mut lost = marks.missing;
         let wants: Vec<_> = suspects
-            .into_iter()
-            .map(|hash| crate::content::fetch::Want { cluster: 0, hash })
+            .iter()
+            .map(|hash| crate::content::fetch::Want {
+                cluster: 0,
+                hash: *hash,
+            })
             .collect();
         let nodes = self.nodes()?;
         let mut fetcher = self.fetcher();
@@ -325,7 +345,7 @@ impl Store {
 }
 
 fn next_piece(
-    nodes: &crate::content::nodes::Nodes,
+    nodes: &crate::content::nodes::Nodes<'_>,
     content: Content,
     clusters: u64,
     at: u64,

@@ -212,6 +212,24 @@ fn a_rolled_back_folder_is_made_anew() {
     assert!(reason.unwrap().contains("not closed or was changed"));
 }
 
+/// sled alone would search the newer pages for ever.
+#[test]
+fn older_metadata_over_newer_pages_is_made_anew() {
+    let folder = filled(0..10);
+    let metadata = folder.path().join("local/index-0/metadata");
+    let old = tempfile::tempdir().unwrap();
+    copy(&metadata, old.path());
+    let (index, _) = open(&slots(&folder));
+    for n in 10..60 {
+        insert(&*index, n);
+        index.flush().unwrap();
+    }
+    drop(index);
+    fs::remove_dir_all(&metadata).unwrap();
+    copy(old.path(), &metadata);
+    assert!(assert_usable(&folder).1.is_some());
+}
+
 #[test]
 fn deletion_while_closed_costs_only_the_index() {
     let folder = filled(0..10);
@@ -319,7 +337,7 @@ fn a_kill_at_any_moment_leaves_no_pack_claimed_whose_places_are_missing() {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let flushed = lines
-            .map_while(|l| l.ok())
+            .map_while(std::result::Result::ok)
             .filter(|l| l.contains("flushed "))
             .nth(3 + round);
         child.kill().unwrap();

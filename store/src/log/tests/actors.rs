@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 /// What some seed must have seen, else the runs prove little.
-pub const EVENTS: [&str; 14] = [
+pub const EVENTS: [&str; 15] = [
+    "dead slot",
     "crash",
     "lost reply",
     "snapshot",

@@ -71,7 +71,12 @@ impl Store {
         keeps_record: &dyn Fn(&crate::id::Uid) -> bool,
         progress: &Progress,
     ) -> Result<Marks> {
-        let nodes = Nodes::new(self.objects.clone(), catalog, self.geometry().cluster_bytes)?;
+        let nodes = Nodes::new(
+            &self.log,
+            self.objects.clone(),
+            catalog,
+            self.geometry().cluster_bytes,
+        )?;
         let mut marks = Marks::default();
         let clusters: u64 = of_kind(catalog, PackKind::Clusters)
             .map(|p| u64::from(p.record.entries))
@@ -156,7 +161,7 @@ fn of_kind(
 
 /// Cluster hashes below the roots whose first two bytes are in `range`.
 fn leaves(
-    nodes: &Nodes,
+    nodes: &Nodes<'_>,
     roots: &[Hash],
     range: std::ops::Range<u32>,
     visited: &mut HashSet<Hash>,

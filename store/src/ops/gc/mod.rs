@@ -11,12 +11,12 @@ mod sweep;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{PackKind, SessionKind};
-use crate::id::{Hash, Sequence, Uid};
+use crate::id::{Hash, Uid};
 use crate::log::invalid;
 use crate::object::Purse;
 use crate::ops::ingest::Writer;
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Store, may_be_dropped};
 use mark::Marks;
 use plan::{Plan, Step, plan};
 use rewrite::{Counter, Out, Rewriter};
@@ -64,12 +64,15 @@ impl Store {
     pub fn gc(&self, options: Options, progress: &Progress) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         if options.dry_run {
-            let catalog = self.refresh()?;
-            let marks = self.mark_sound(&catalog, progress)?;
-            let plan = self.plan(&catalog, &marks, options.all);
+            let (plan, bytes_after) = self.on_settled(|catalog| {
+                let marks = self.mark_sound(catalog, progress)?;
+                let plan = self.plan(catalog, &marks, options.all);
+                let after = self.size_after(&plan, &marks, progress)?;
+                Ok((plan, after))
+            })?;
             outcome.note(&plan);
             outcome.bytes_before = plan.bytes_before;
-            outcome.bytes_after = self.size_after(&plan, &marks, progress)?;
+            outcome.bytes_after = bytes_after;
             outcome.bytes_copied = outcome.bytes_after + plan.bytes_dropped() - plan.bytes_before;
             outcome.bytes_dead = plan.bytes_left;
             return Ok(outcome);
@@ -77,8 +80,10 @@ impl Store {
         outcome.expired = self.log.expire_dead()?.len() as u64;
         self.local.sweep()?;
         for round in 0..ROUNDS {
-            let catalog = self.refresh()?;
-            let marks = self.mark_sound(&catalog, progress)?;
+            let (catalog, marks) = self.on_settled(|catalog| {
+                let marks = self.mark_sound(catalog, progress)?;
+                Ok((catalog.clone(), marks))
+            })?;
             let plan = self.plan(&catalog, &marks, options.all);
             if round == 0 {
                 outcome.bytes_before = plan.bytes_before;
@@ -89,7 +94,7 @@ impl Store {
             if plan.steps.is_empty() {
                 break;
             }
-            self.carry_out(&plan, &marks, catalog.seq(), &mut outcome, progress)?;
+            self.carry_out(&plan, &marks, &catalog, &mut outcome, progress)?;
             let after = self.refresh()?;
             outcome.bytes_after = total_bytes(&after);
             outcome.bytes_copied +=
@@ -110,11 +115,12 @@ impl Store {
         without: &dyn Fn(&Uid) -> bool,
         progress: &Progress,
     ) -> Result<u64> {
-        let catalog = self.refresh()?;
-        let roots = catalog.roots_without(without);
-        let marks = self.mark(&catalog, &roots, &|uid| !without(uid), progress)?;
-        sound(&marks)?;
-        self.size_after(&self.plan(&catalog, &marks, true), &marks, progress)
+        self.on_settled(|catalog| {
+            let roots = catalog.roots_without(without);
+            let marks = self.mark(catalog, &roots, &|uid| !without(uid), progress)?;
+            sound(&marks)?;
+            self.size_after(&self.plan(catalog, &marks, true), &marks, progress)
+        })
     }
 
     fn plan(&self, catalog: &Catalog, marks: &Marks, all: bool) -> Plan {
@@ -132,20 +138,21 @@ impl Store {
         &self,
         plan: &Plan,
         marks: &Marks,
-        base: Sequence,
+        marked: &Catalog,
         outcome: &mut Outcome,
         progress: &Progress,
     ) -> Result<()> {
         let mut writer = Writer::new(self, SessionKind::Gc, Purse::Reserve)?;
         let done = plan.steps.iter().try_for_each(|step| {
             self.copy_live(step, marks, &mut writer, progress)?;
+            // By the state that was marked: one that is not live any more makes the entry invalid.
             let kept = step
                 .kept
                 .iter()
-                .filter_map(|n| writer.catalog().pack_numbered(*n).map(|p| p.name));
-            let kept = kept.collect();
+                .filter_map(|n| marked.pack_numbered(*n).map(|p| p.name))
+                .collect();
             let dropped: Vec<_> = step.dropped.iter().map(|p| p.name).collect();
-            writer.compact(base, &dropped, kept)?;
+            writer.compact(marked.seq(), &dropped, kept)?;
             for name in &dropped {
                 self.objects.delete(&name.key())?;
             }
@@ -159,6 +166,7 @@ impl Store {
         writer.discard()?;
         match done {
             Err(e) if invalid(&e).is_some() => Ok(()),
+            Err(e) if may_be_dropped(&e) && !self.log.still_holds(marked)? => Ok(()),
             other => other,
         }
     }

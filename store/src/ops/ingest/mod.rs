@@ -23,6 +23,7 @@ use crate::error::Result;
 use crate::format::entry::Content;
 use crate::manifest::build::Builder;
 use crate::progress::Progress;
+use crate::store::may_be_dropped;
 use decide::{Disk, Manifest};
 use feed::Feed;
 use scan::Batch;
@@ -36,6 +37,7 @@ const RUN_BYTES: u64 = 256 << 10;
 const TURN_BYTES: u64 = 1 << 20;
 
 /// A disk to take in.
+#[derive(Clone, Copy)]
 pub struct Input<'a> {
     /// Its bytes.
     pub file: &'a dyn DiskFile,
@@ -77,6 +79,30 @@ impl Writer<'_> {
     /// Takes the inputs in. Their clusters are in packs of this writer, or of packs and roots that it relies on, when
     /// this returns; `finish` makes that hold for good.
     pub fn ingest(&mut self, inputs: &[Input<'_>], progress: &Progress) -> Result<Vec<Ingested>> {
+        let relied = self.relied();
+        let mut inputs = inputs.to_vec();
+        loop {
+            match self.try_ingest(&inputs, progress) {
+                Err(e) if may_be_dropped(&e) && self.has_lost_parents(&mut inputs)? => {
+                    self.start_over(relied.clone())?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Whether a parent that was deleted meanwhile can be why it failed; such inputs then have none.
+    fn has_lost_parents(&self, inputs: &mut [Input<'_>]) -> Result<bool> {
+        let catalog = self.refreshed()?;
+        let mut lost = false;
+        for input in inputs {
+            let gone = input.parent.take_if(|p| !catalog.reachable(&p.root));
+            lost |= gone.is_some();
+        }
+        Ok(lost)
+    }
+
+    fn try_ingest(&mut self, inputs: &[Input<'_>], progress: &Progress) -> Result<Vec<Ingested>> {
         let nodes = self.nodes();
         let size = u64::from(self.geometry().cluster_bytes);
         let mut feeds = Vec::with_capacity(inputs.len());

@@ -43,11 +43,17 @@ pub struct Writer<'a> {
     landed: Vec<Landed>,
     /// Hashes that this writer has stored and not yet published.
     fresh: HashSet<Hash>,
-    rely_packs: BTreeSet<PackName>,
-    rely_roots: BTreeSet<Hash>,
+    relied: Relied,
     tables: Tables,
-    nodes: Arc<Nodes>,
+    nodes: Arc<Nodes<'a>>,
     codec: FrameCodec,
+}
+
+/// What belongs to others and must still be there when the entry is put.
+#[derive(Clone, Default)]
+pub(super) struct Relied {
+    packs: BTreeSet<PackName>,
+    roots: BTreeSet<Hash>,
 }
 
 /// A durable pack that is not published yet.
@@ -62,6 +68,7 @@ impl<'a> Writer<'a> {
     pub fn new(store: &'a Store, kind: SessionKind, purse: Purse) -> Result<Self> {
         let catalog = store.log.refresh()?;
         let nodes = Nodes::new(
+            &store.log,
             store.objects.clone(),
             &catalog,
             store.geometry().cluster_bytes,
@@ -79,8 +86,7 @@ impl<'a> Writer<'a> {
             flights: VecDeque::new(),
             landed: Vec::new(),
             fresh: HashSet::new(),
-            rely_packs: BTreeSet::new(),
-            rely_roots: BTreeSet::new(),
+            relied: Relied::default(),
             tables: Tables::new(store.objects.clone(), catalog),
             nodes: Arc::new(nodes),
             codec: FrameCodec::new(store.geometry().compression),
@@ -92,7 +98,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Reads manifest nodes of live packs.
-    pub fn nodes(&self) -> Arc<Nodes> {
+    pub fn nodes(&self) -> Arc<Nodes<'a>> {
         self.nodes.clone()
     }
 
@@ -120,7 +126,7 @@ impl<'a> Writer<'a> {
 
     /// Clusters of this root are taken over without looking them up.
     pub(super) fn rely_on_root(&mut self, root: Option<Hash>) {
-        self.rely_roots.extend(root);
+        self.relied.roots.extend(root);
     }
 
     /// Whether the hash is in a pack of this writer, or in a live one whose own table lists it. Marks it as stored, as
@@ -130,7 +136,7 @@ impl<'a> Writer<'a> {
             return Ok(true);
         }
         if let Some(name) = self.tables.prove(hash, hints.iter())? {
-            self.rely_packs.insert(name);
+            self.relied.packs.insert(name);
             return Ok(true);
         }
         self.fresh.insert(*hash);
@@ -161,7 +167,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         if let Some(name) = self.nodes.holder(&hash) {
-            self.rely_packs.insert(name);
+            self.relied.packs.insert(name);
             return Ok(());
         }
         self.fresh.insert(hash);
@@ -221,7 +227,7 @@ impl<'a> Writer<'a> {
 
     fn next_name(&mut self) -> Result<PackName> {
         if self.session.is_none() {
-            let roots = self.rely_roots.clone();
+            let roots = self.relied.roots.clone();
             // Roots that are gone already are found out when the operation ends.
             let session = self
                 .store
@@ -357,11 +363,11 @@ impl<'a> Writer<'a> {
                 packs: self.landed.iter().map(|p| p.record).collect(),
             });
         }
-        if !self.rely_packs.is_empty() || !self.rely_roots.is_empty() {
-            let packs = self.rely_packs.iter().copied().collect();
+        if !self.relied.packs.is_empty() || !self.relied.roots.is_empty() {
+            let packs = self.relied.packs.iter().copied().collect();
             first.push(Op::Rely {
                 packs,
-                roots: self.rely_roots.iter().copied().collect(),
+                roots: self.relied.roots.iter().copied().collect(),
             });
         }
         let Some(mut session) = self.session.take() else {
@@ -445,14 +451,41 @@ impl<'a> Writer<'a> {
             Some(Invalid::RootNotReachable(_) | Invalid::PackNotLive(_))
         );
         if gone {
-            self.rely_packs.clear();
-            self.rely_roots.clear();
-            self.publish()?;
-            let catalog = self.store.log.refresh()?;
-            self.nodes.follow(&catalog)?;
-            self.tables.follow(catalog);
+            self.start_over(Relied::default())?;
         }
         Ok(gone)
+    }
+
+    /// After reading back what was taken in failed: the same, if something that it relied on has gone.
+    pub fn forget_gone(&mut self) -> Result<bool> {
+        let now = self.store.log.refresh()?;
+        let gone = self.relied.packs.iter().any(|p| now.pack(p).is_none())
+            || self.relied.roots.iter().any(|r| !now.reachable(r));
+        if gone {
+            self.start_over(Relied::default())?;
+        }
+        Ok(gone)
+    }
+
+    pub(super) fn relied(&self) -> Relied {
+        self.relied.clone()
+    }
+
+    pub(super) fn refreshed(&self) -> Result<Arc<Catalog>> {
+        self.store.log.refresh()
+    }
+
+    /// Back to having relied on this. What is in packs stays; what an ingest that failed half way noted as stored, and
+    /// did not store, is forgotten.
+    pub(super) fn start_over(&mut self, relied: Relied) -> Result<()> {
+        self.relied = relied;
+        self.flush()?;
+        self.publish()?;
+        self.fresh.clear();
+        let catalog = self.store.log.refresh()?;
+        self.nodes.follow(&catalog)?;
+        self.tables.follow(catalog);
+        Ok(())
     }
 
     /// Gives up: publishes what is durable, so that the next try finds it, and closes the session.
