@@ -2,7 +2,7 @@
 
 use crate::bench::{Machine, alone, points, seed, small};
 use crate::check::check;
-use crate::steps::{Expect, Step, prepared, run};
+use crate::steps::{Expect, Step, history, prepared, run};
 use stillpoint_api::store::disk::sim::CrashMode;
 use stillpoint_api::store::index::IndexHome;
 use stillpoint_api::store::index::memory::{Fault, MemoryHome};
@@ -42,7 +42,7 @@ fn crash_everywhere(name: &str, limit: u64, tuning: Tuning, before: &[Step], ste
             for mode in CrashMode::ALL {
                 let (index, how) = index_after(k, &template.index, &machine.index);
                 let checked = check(machine.restart(mode, index), &allowed, k);
-                let at = trace.failed.as_ref().map(|(step, _)| step);
+                let at = trace.failed.first().map(|(step, _)| step);
                 let seed = seed();
                 if let Err(e) = checked {
                     panic!("{name}, call {k} of {calls} in {at:?}, {mode:?}, index {how}, seed {seed}: {e}");
@@ -58,7 +58,7 @@ fn crash_everywhere(name: &str, limit: u64, tuning: Tuning, before: &[Step], ste
 fn count(name: &str, template: &Machine, from: &Expect, steps: &[Step]) -> u64 {
     let machine = template.copy();
     let trace = run(&machine, from, steps);
-    assert!(trace.failed.is_none(), "{name} on a good disk: {:?}", trace.failed);
+    assert!(trace.failed.is_empty(), "{name} on a good disk: {:?}", trace.failed);
     let calls = machine.disk.calls();
     check(machine, &[trace.sure], 0).unwrap_or_else(|e| panic!("{name} on a good disk: {e}"));
     calls
@@ -102,20 +102,6 @@ fn going_to_a_snapshot_on_two_devices() {
     let before = [&THREE[..], &more, &[Step::Guest("a", 5)]].concat();
     let steps = [Step::Goto("one", &["a", "b"]), Step::Goto("two", &["a", "b"])];
     crash_everywhere("group goto", 80, small(), &before, &steps);
-}
-
-/// Snapshots of which the later ones hold much that is not shared.
-fn history() -> Vec<Step> {
-    let mut steps = THREE.to_vec();
-    steps.extend([
-        Step::Create("one", &[]),
-        Step::Guest("a", 3),
-        Step::Guest("b", 4),
-        Step::Create("two", &[]),
-        Step::Guest("a", 5),
-        Step::Create("three", &["a"]),
-    ]);
-    steps
 }
 
 #[test]

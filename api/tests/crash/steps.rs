@@ -132,35 +132,56 @@ impl Expect {
 pub struct Trace {
     /// What was acknowledged.
     pub sure: Expect,
-    /// The step that failed, and how.
-    pub failed: Option<(Step, Error)>,
+    /// The steps that failed, and how.
+    pub failed: Vec<(Step, Error)>,
 }
 
 impl Trace {
-    /// What may be there now: the step that failed was done, or was not. `None` where a guest was cut off.
-    pub fn allowed(&self) -> Option<Vec<Expect>> {
-        match &self.failed {
-            None => Some(vec![self.sure.clone()]),
-            Some((step, _)) if step.is_guest() => None,
-            Some((step, _)) => Some(vec![self.sure.clone(), self.sure.after(step)]),
+    pub fn of(from: &Expect) -> Self {
+        Self { sure: from.clone(), failed: Vec::new() }
+    }
+
+    /// Takes a step; false when it fails.
+    pub fn take(&mut self, machine: &Machine, system: &System, step: &Step) -> bool {
+        match step.run(machine, system, &self.sure) {
+            Ok(()) => {
+                self.sure = self.sure.after(step);
+                true
+            }
+            Err(e) => {
+                self.failed.push((step.clone(), e));
+                false
+            }
         }
+    }
+
+    /// What may be there now: each step that failed was done, or was not. `None` where a guest was cut off.
+    pub fn allowed(&self) -> Option<Vec<Expect>> {
+        let mut allowed = vec![self.sure.clone()];
+        for (step, _) in &self.failed {
+            if step.is_guest() {
+                return None;
+            }
+            let done: Vec<Expect> = allowed.iter().map(|e| e.after(step)).collect();
+            allowed.extend(done);
+        }
+        Some(allowed)
     }
 }
 
 /// Runs the steps until one fails.
 pub fn run(machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
-    let mut trace = Trace { sure: from.clone(), failed: None };
     let system = match machine.open() {
         Ok(system) => system,
         Err(e) => panic!("a store that was left well opens: {e:?}"),
     };
-    for step in steps {
-        if let Err(e) = step.run(machine, &system, &trace.sure) {
-            trace.failed = Some((step.clone(), e));
-            break;
-        }
-        trace.sure = trace.sure.after(step);
-    }
+    run_on(&system, machine, from, steps)
+}
+
+/// The same on a store that is open.
+pub fn run_on(system: &System, machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
+    let mut trace = Trace::of(from);
+    let _all_done = steps.iter().all(|step| trace.take(machine, system, step));
     trace
 }
 
@@ -168,8 +189,26 @@ pub fn run(machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
 pub fn prepared(seed: u64, tuning: Tuning, steps: &[Step]) -> (Machine, Expect) {
     let machine = Machine::new(seed, tuning);
     let trace = run(&machine, &Expect::default(), steps);
-    if let Some((step, e)) = trace.failed {
-        panic!("{step:?} fails on a good disk: {e:?}");
-    }
+    assert!(trace.failed.is_empty(), "on a good disk: {:?}", trace.failed);
     (machine, trace.sure)
+}
+
+/// Three devices with two snapshots each and one with three; the later ones hold much that is not shared.
+pub fn history() -> Vec<Step> {
+    vec![
+        Step::Image("a", 1, 24 * 4096),
+        Step::Image("b", 2, 20 * 4096 + 1),
+        Step::Image("c", 3, 24 * 4096 - 1),
+        Step::Add("a"),
+        Step::Add("b"),
+        Step::Add("c"),
+        Step::Create("one", &[]),
+        Step::Guest("a", 3),
+        Step::Guest("b", 4),
+        Step::Create("two", &[]),
+        Step::Guest("a", 5),
+        Step::Create("three", &["a"]),
+        Step::Guest("a", 8),
+        Step::Guest("b", 7),
+    ]
 }

@@ -144,12 +144,13 @@ impl<'a> Heap<'a> {
     ) -> Result<()> {
         let bytes = get_whole(self.objects, &name.key(), u64::from(PACK_BYTES_MAX))?;
         let number = PackNumber(self.packs.len() as u32);
-        let header = bytes.get(..HEADER_BYTES);
-        let header = header.and_then(|bytes| PackHeader::decode(bytes).ok());
+        let header = bytes
+            .get(..HEADER_BYTES)
+            .and_then(|header| PackHeader::decode(header).ok());
         if let (Some(header), 0) = (&header, self.cluster_bytes) {
             self.cluster_bytes = header.cluster_bytes;
         }
-        let kind = header.map_or(PackKind::Clusters, |h| h.kind);
+        let kind = header.map_or_else(|| self.kind_of_frames(name, &bytes), |h| h.kind);
         self.packs.push((name, kind));
         for found in Scanner::new(&bytes, name, kind, self.cluster_bytes) {
             match found {
@@ -172,6 +173,16 @@ impl<'a> Heap<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What a pack without a header holds: frames of one kind are none of the other.
+    fn kind_of_frames(&self, name: PackName, bytes: &[u8]) -> PackKind {
+        let mut found = Scanner::new(bytes, name, PackKind::Nodes, self.cluster_bytes);
+        if found.any(|found| matches!(found, Scanned::Frame { .. })) {
+            PackKind::Nodes
+        } else {
+            PackKind::Clusters
+        }
     }
 
     /// An item that has the hash, wherever a good copy is.

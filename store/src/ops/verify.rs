@@ -213,9 +213,12 @@ impl Store {
     ) -> Result<()> {
         report.snapshots = catalog.snapshots().count() as u64;
         let mut lost = BTreeSet::new();
+        let mut all_read = true;
         let found = self.on_settled(|now| {
             let marks = self.mark(now, &now.roots(), &|_| false, progress)?;
-            let all_there = marks.missing.is_empty();
+            // What a node that cannot be read leads to is lost with it, whether or not it has been missed.
+            all_read = marks.broken.is_empty();
+            let all_there = marks.missing.is_empty() && all_read;
             lost = self.lost(marks, &suspects, progress)?;
             match all_there {
                 true => Ok(()),
@@ -230,7 +233,7 @@ impl Store {
                 Err(e)
             }
         })?;
-        if lost.is_empty() {
+        if lost.is_empty() && all_read {
             return Ok(());
         }
         let mut known: BTreeMap<Hash, Vec<std::ops::Range<u64>>> = BTreeMap::new();
