@@ -189,7 +189,6 @@ pub fn finish(mut child: Child, what: String) -> Ran {
     }
 }
 
-
 pub fn hash_of(file: &Path) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     let file = File::open(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));

@@ -59,14 +59,20 @@ fn attempt(machine: &Machine, ledger: &Mutex<Ledger>, step: &Step, done: Result<
     match done {
         Ok(()) => ledger.sure = ledger.sure.after(step),
         Err(_) if machine.disk.has_crashed() => ledger.pending.push(step.clone()),
-        Err(e) => ledger.refused.push((step.clone(), e.kind(), format!("{e:?}"))),
+        Err(e) => ledger
+            .refused
+            .push((step.clone(), e.kind(), format!("{e:?}"))),
     }
 }
 
 /// `first` with all of `others` before its `at`th call. The machine may be set to crash.
 fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) -> (Machine, Ran) {
     let machine = Arc::new(machine);
-    let ledger = Ledger { sure: from.clone(), pending: Vec::new(), refused: Vec::new() };
+    let ledger = Ledger {
+        sure: from.clone(),
+        pending: Vec::new(),
+        refused: Vec::new(),
+    };
     let ledger = Arc::new(Mutex::new(ledger));
     let (other_machine, other_ledger, steps) = (machine.clone(), ledger.clone(), others.to_vec());
     let hook: Hook = Box::new(move || {
@@ -81,8 +87,15 @@ fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) 
         }
     });
     let hook = Mutex::new(Some(hook));
-    let watch = Interruption { calls: AtomicU64::new(0), at, hook };
-    let store = Arc::new(Watched { folder: machine.objects().unwrap(), watch });
+    let watch = Interruption {
+        calls: AtomicU64::new(0),
+        at,
+        hook,
+    };
+    let store = Arc::new(Watched {
+        folder: machine.objects().unwrap(),
+        watch,
+    });
     let done = machine
         .open_over(store.clone(), store.clone())
         .and_then(|system| first.run(&machine, &system, from));
@@ -91,7 +104,10 @@ fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) 
     // Never reached: the hook goes, and with it its hold on the machine.
     store.watch.hook.lock().unwrap().take();
     let machine = Arc::into_inner(machine).expect("everybody else has ended");
-    let ledger = Arc::into_inner(ledger).expect("everybody else has ended").into_inner().unwrap();
+    let ledger = Arc::into_inner(ledger)
+        .expect("everybody else has ended")
+        .into_inner()
+        .unwrap();
     (machine, Ran { ledger, calls })
 }
 
@@ -100,7 +116,11 @@ fn meet(name: &str, before: &[Step], first: &Step, others: &[Step], excused: &[E
     alone(|| {
         let (template, from) = prepared(seed(), small(), before);
         let (_, ran) = two(template.copy(), &from, first, others, u64::MAX);
-        assert!(ran.ledger.refused.is_empty(), "{name}: {:?}", ran.ledger.refused);
+        assert!(
+            ran.ledger.refused.is_empty(),
+            "{name}: {:?}",
+            ran.ledger.refused
+        );
         for at in points(ran.calls, 60) {
             let (machine, ran) = two(template.copy(), &from, first, others, at);
             let place = format!("{name}, others before call {at}, seed {}", seed());
@@ -128,18 +148,38 @@ fn meet(name: &str, before: &[Step], first: &Step, others: &[Step], excused: &[E
     });
 }
 
-const CLEAR: [Step; 3] = [Step::Delete("one", &[]), Step::Delete("two", &[]), Step::Gc { all: true }];
+const CLEAR: [Step; 3] = [
+    Step::Delete("one", &[]),
+    Step::Delete("two", &[]),
+    Step::Gc { all: true },
+];
 
 #[test]
 fn a_snapshot_is_made_while_all_that_it_shares_is_deleted_and_collected() {
-    meet("create and gc", &history(), &Step::Create("three", &[]), &CLEAR, &[]);
+    meet(
+        "create and gc",
+        &history(),
+        &Step::Create("three", &[]),
+        &CLEAR,
+        &[],
+    );
 }
 
 #[test]
 fn gc_meets_a_snapshot_that_takes_up_what_it_was_to_drop() {
-    let before = [&history()[..], &[Step::Goto("one", &[]), Step::Delete("one", &[])]].concat();
+    let before = [
+        &history()[..],
+        &[Step::Goto("one", &[]), Step::Delete("one", &[])],
+    ]
+    .concat();
     let others = [Step::Create("three", &[])];
-    meet("gc and create", &before, &Step::Gc { all: true }, &others, &[]);
+    meet(
+        "gc and create",
+        &before,
+        &Step::Gc { all: true },
+        &others,
+        &[],
+    );
 }
 
 #[test]
@@ -152,11 +192,23 @@ fn two_gcs_meet() {
 #[test]
 fn going_to_a_snapshot_that_is_being_deleted() {
     let excused = [ErrorKind::Busy, ErrorKind::NotFound];
-    meet("goto and gc", &history(), &Step::Goto("one", &[]), &CLEAR, &excused);
+    meet(
+        "goto and gc",
+        &history(),
+        &Step::Goto("one", &[]),
+        &CLEAR,
+        &excused,
+    );
 }
 
 #[test]
 fn two_snapshots_are_made_at_once() {
     let others = [Step::Create("four", &["b"]), Step::Create("five", &["a"])];
-    meet("create and create", &history(), &Step::Create("three", &[]), &others, &[]);
+    meet(
+        "create and create",
+        &history(),
+        &Step::Create("three", &[]),
+        &others,
+        &[],
+    );
 }
