@@ -90,7 +90,7 @@ impl System {
             ));
         }
         check_free(
-            &*self.store.catalog(),
+            &self.store.catalog(),
             &devices,
             &name,
             create.name.is_none(),

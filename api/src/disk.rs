@@ -46,7 +46,7 @@ impl System {
                         .hint("nothing is overwritten: remove it first, or choose another name"));
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    self.export_file(content, path, progress)?
+                    self.export_file(content, path, progress)?;
                 }
                 Err(e) => return Err(e),
             },

@@ -72,12 +72,11 @@ impl<'a> Walker<'a> {
             let why = format!("cluster {cluster} of a disk of {}", self.tree.clusters);
             return Err(Error::invalid("looking a cluster up", why));
         }
-        match self.descend(cluster)? {
-            Some((_, _, child)) => Ok(child),
-            None => {
-                let (node, first) = self.top();
-                Ok(node.child((cluster - first) as usize))
-            }
+        if let Some((_, _, child)) = self.descend(cluster)? {
+            Ok(child)
+        } else {
+            let (node, first) = self.top();
+            Ok(node.child((cluster - first) as usize))
         }
     }
 

@@ -275,7 +275,7 @@ impl<'a> Heap<'a> {
                     match node.child(i as usize) {
                         Child::Hole => {}
                         Child::Zero => {
-                            crate::ops::restore::write_zeros(file, at * size, end(at + 1))?
+                            crate::ops::restore::write_zeros(file, at * size, end(at + 1))?;
                         }
                         Child::Hash(hash) => match self.item(&hash) {
                             Some(bytes) => {

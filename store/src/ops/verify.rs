@@ -124,7 +124,7 @@ impl Store {
                 });
             }
         }
-        self.verify_snapshots(&catalog, suspects, &mut report, progress)?;
+        self.verify_snapshots(&catalog, &suspects, &mut report, progress)?;
         self.local.put_note(NOTE, &[]).unwrap_or_default();
         Ok(report)
     }
@@ -207,7 +207,7 @@ impl Store {
     fn verify_snapshots(
         &self,
         catalog: &Catalog,
-        suspects: BTreeSet<Hash>,
+        suspects: &BTreeSet<Hash>,
         report: &mut Report,
         progress: &Progress,
     ) -> Result<()> {
@@ -219,10 +219,11 @@ impl Store {
             // What a node that cannot be read leads to is lost with it, whether or not it has been missed.
             all_read = marks.broken.is_empty();
             let all_there = marks.missing.is_empty() && all_read;
-            lost = self.lost(marks, &suspects, progress)?;
-            match all_there {
-                true => Ok(()),
-                false => Err(Error::corrupt("verifying", "clusters or nodes are missing")),
+            lost = self.lost(marks, suspects, progress)?;
+            if all_there {
+                Ok(())
+            } else {
+                Err(Error::corrupt("verifying", "clusters or nodes are missing"))
             }
         });
         // What is missing is in the report.
@@ -326,7 +327,7 @@ impl Store {
         let due = {
             let mut good = good.lock().unwrap_or_else(PoisonError::into_inner);
             good.insert(name);
-            good.len() % NOTE_EVERY == 0
+            good.len().is_multiple_of(NOTE_EVERY)
         };
         if due {
             self.put_remembered(good);
