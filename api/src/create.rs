@@ -90,7 +90,7 @@ impl System {
             ));
         }
         check_free(
-            &*self.store.catalog(),
+            &self.store.catalog(),
             &devices,
             &name,
             create.name.is_none(),
@@ -113,7 +113,8 @@ impl System {
             progress,
         );
         if made.is_err() {
-            writer.abandon()?;
+            // What made it fail is what the caller is to hear.
+            writer.abandon().unwrap_or_default();
         }
         Ok(Created {
             group,

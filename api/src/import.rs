@@ -58,7 +58,8 @@ impl System {
         let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
         let made = self.import_with(&mut writer, device, &draft, progress);
         if made.is_err() {
-            writer.abandon()?;
+            // What made it fail is what the caller is to hear.
+            writer.abandon().unwrap_or_default();
         }
         Ok(Created {
             group: draft.group.unwrap_or(Uid([0; 16])),

@@ -152,6 +152,11 @@ impl SimDisk {
         self.state().free_space()
     }
 
+    /// Reads succeed again.
+    pub fn heal_reads(&self) {
+        self.state().read_faults.clear();
+    }
+
     /// Whether files and names can be changed.
     pub fn set_read_only(&self, read_only: bool) {
         self.state().read_only = read_only;
@@ -160,6 +165,11 @@ impl SimDisk {
     /// Syncs of paths under the prefix do nothing from now on and report success.
     pub fn lie(&self, lie: Lie, path_prefix: &str) {
         self.state().lies.push((lie, path_prefix.to_owned()));
+    }
+
+    /// Syncs do again what they say.
+    pub fn stop_lying(&self) {
+        self.state().lies.clear();
     }
 
     /// Turns a bit over at rest.

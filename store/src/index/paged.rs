@@ -1,7 +1,8 @@
 //! The index in a folder: new places gather in memory and are merged into buckets on sled in large sorted batches.
 //!
 //! Invariant: a pack is noted on sled only after all its places are there, so that a crash forgets packs and never
-//! claims one whose places are missing. Memory is bounded by the cache size: places that wait take half as much.
+//! claims one whose places are missing. Memory is bounded by the cache size: half of it each for pages read, pages
+//! written and places that wait.
 
 use super::bucket::{self, BUCKETS, ENTRY_END};
 use super::filter::Filter;
@@ -19,6 +20,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 pub(super) const VERSION: u32 = 1;
 /// Memory of a waiting place, its share of the table's free slots included.
 const WAITING_BYTES: usize = 40;
+/// Second places of waiting keys are searched one by one, so few.
+const MORE_MAX: usize = 1024;
 /// Buckets that one batch replaces.
 const BATCH: usize = 256;
 /// Bytes put between flushes: sled holds them in memory until then.
@@ -73,6 +76,8 @@ struct Waiting {
     /// Further places of keys that are in `places`.
     more: Vec<(Key, Place)>,
     packs: Vec<PackNumber>,
+    /// What a drain is writing, sorted; found here until it is all on sled.
+    draining: Vec<(Key, Place)>,
 }
 
 impl Waiting {
@@ -88,13 +93,26 @@ impl Waiting {
         }
     }
 
-    fn sorted(&self) -> Vec<(Key, Place)> {
-        let more = self.more.iter().copied();
-        let mut all: Vec<_> = more
-            .chain(self.places.iter().map(|(k, p)| (*k, *p)))
-            .collect();
-        all.sort_unstable();
-        all
+    /// What is known of a key, oldest first.
+    fn find(&self, key: &Key, found: &mut Places) {
+        let from = self.draining.partition_point(|d| d.0 < *key);
+        let draining = self.draining[from..].iter().take_while(|d| d.0 == *key);
+        draining.for_each(|d| found.add(d.1));
+        if let Some(newest) = self.places.get(key) {
+            self.more
+                .iter()
+                .filter(|m| m.0 == *key)
+                .for_each(|m| found.add(m.1));
+            found.add(*newest);
+        }
+    }
+
+    /// Turns what waits into what is drained; the table's memory is free before sled needs some.
+    fn start_draining(&mut self) -> Vec<PackNumber> {
+        self.draining = std::mem::take(&mut self.more);
+        self.draining.extend(std::mem::take(&mut self.places));
+        self.draining.sort_unstable();
+        std::mem::take(&mut self.packs)
     }
 }
 
@@ -118,7 +136,7 @@ impl SledIndex {
         cache_bytes: usize,
         version: u32,
     ) -> std::result::Result<Self, Unfit> {
-        let pages = Pages::open(folder, cache_bytes)?;
+        let pages = Pages::open(folder, cache_bytes / 2)?;
         match (pages.meta("version")?, pages.meta("store")?) {
             (None, None) => {
                 pages.unseal()?;
@@ -156,11 +174,26 @@ impl SledIndex {
         if read(&self.waiting).packs.is_empty() {
             return Ok(());
         }
-        let (fresh, packs) = {
-            let waiting = read(&self.waiting);
-            (waiting.sorted(), waiting.packs.clone())
-        };
+        let packs = write(&self.waiting).start_draining();
         self.pages.unseal()?;
+        self.drain_places()?;
+        // ORDER: notes after the places that they promise.
+        for number in packs {
+            let name = read(&self.packs).get(&number).copied();
+            if let Some(name) = name {
+                self.pages
+                    .put_pack(number.0.to_be_bytes(), &encode_name(&name))?;
+            }
+        }
+        write(&self.waiting).draining = Vec::new();
+        self.pages.flush()?;
+        self.pages.seal()
+    }
+
+    fn drain_places(&self) -> Result<()> {
+        // Nobody but the writer changes it; lookups read it too.
+        let waiting = read(&self.waiting);
+        let fresh = &waiting.draining;
         let groups: Vec<&[(Key, Place)]> = fresh
             .chunk_by(|a, b| bucket::number_of(&a.0) == bucket::number_of(&b.0))
             .collect();
@@ -171,17 +204,7 @@ impl SledIndex {
                 self.pages.flush()?;
             }
         }
-        // ORDER: notes after the places that they promise.
-        for number in packs {
-            let name = read(&self.packs).get(&number).copied();
-            if let Some(name) = name {
-                self.pages
-                    .put_pack(number.0.to_be_bytes(), &encode_name(&name))?;
-            }
-        }
-        *write(&self.waiting) = Waiting::default();
-        self.pages.flush()?;
-        self.pages.seal()
+        Ok(())
     }
 
     fn merged(&self, group: &[(Key, Place)]) -> Result<(u16, Vec<u8>)> {
@@ -230,26 +253,12 @@ impl ClusterIndex for SledIndex {
             filter => filter.is_some(),
         };
         // Waiting first: what is drained in between is then found in both, not in neither.
-        let (waiting, more) = {
-            let waiting = read(&self.waiting);
-            let first = waiting.places.get(key).copied();
-            let more = match first {
-                Some(_) => waiting
-                    .more
-                    .iter()
-                    .filter(|m| m.0 == *key)
-                    .map(|m| m.1)
-                    .collect(),
-                None => Vec::new(),
-            };
-            (first, more)
-        };
+        let mut waiting = Places::default();
+        read(&self.waiting).find(key, &mut waiting);
         let mut found = self
             .pages
             .bucket(bucket::number_of(key), |b| bucket::find(b, key))??;
-        more.into_iter()
-            .chain(waiting)
-            .for_each(|place| found.add(place));
+        waiting.iter().for_each(|place| found.add(place));
         let packs = read(&self.packs);
         let any = found.retain(|p| packs.contains_key(&p.pack));
         drop(packs);
@@ -288,7 +297,7 @@ impl ClusterIndex for SledIndex {
                 );
             }
             waiting.packs.push(number);
-            waiting.len() >= self.waiting_max
+            waiting.len() >= self.waiting_max || waiting.more.len() >= MORE_MAX
         };
         if full { self.drain(&writer) } else { Ok(()) }
     }

@@ -1,7 +1,8 @@
 //! Adding an entry: fold to the end, validate on exactly that state, create the next slot; when somebody else has it,
 //! fold theirs and try the next.
 //!
-//! ORDER: an entry that is acknowledged is durable, and with it all before it, whoever wrote them.
+//! ORDER: an entry is put only when all before it are durable, whoever wrote them: a crash never leaves a gap, so that one
+//! is always damage. An entry that is acknowledged is durable itself.
 
 use super::fold::read_entry;
 use super::{LOG, Log, Session, State, entry_key};
@@ -135,6 +136,7 @@ impl Log {
             let catalog = state.catalog.clone();
             let seq = catalog.seq() + 1;
             let ops = plan(&catalog)?;
+            self.make_durable_in(&mut state)?;
             let Some((entry, lease)) = self.entry(&mut author, seq, &catalog, ops)? else {
                 continue;
             };

@@ -328,9 +328,12 @@ fn an_acknowledged_entry_is_durable_with_all_before_it() -> Result<()> {
 #[test]
 fn a_checkpoint_that_fails_fails_no_commit() -> Result<()> {
     let objects = MemoryObjects::new();
-    let gate: Gate = Arc::new(|_, key| match key.starts_with("checkpoint/") {
-        true => Err(Error::new(ErrorKind::NoSpace, "testing")),
-        false => Ok(()),
+    let gate: Gate = Arc::new(|_, key| {
+        if key.starts_with("checkpoint/") {
+            Err(Error::new(ErrorKind::NoSpace, "testing"))
+        } else {
+            Ok(())
+        }
     });
     let log = open(&objects.clone().with_gate(gate))?;
     (0..10).try_for_each(|n| add(&log, n).map(drop))?;

@@ -121,10 +121,15 @@ impl LocalObjects {
 
     /// Removes temporary files whose writers have died; how many.
     pub fn sweep_tmp(&self) -> Result<usize> {
-        self.check_writable("sweeping", "tmp")?;
+        self.sweep_folder("tmp")
+    }
+
+    /// Removes the files of a folder that nobody has locked.
+    fn sweep_folder(&self, folder: &str) -> Result<usize> {
+        self.check_writable("sweeping", folder)?;
         let mut swept = 0;
-        for name in self.disk.list(&self.root.join("tmp"))? {
-            let path = self.root.join("tmp").join(name);
+        for name in self.disk.list(&self.root.join(folder))? {
+            let path = self.root.join(folder).join(name);
             if !matches!(self.disk.kind(&path), Ok(FileKind::File)) {
                 continue;
             }

@@ -93,6 +93,10 @@ pub trait Local: Send + Sync {
     fn hold(&self, session: SessionId) -> Result<Option<Box<dyn Lease>>>;
     /// Removes the lock file of a session that has ended.
     fn forget(&self, session: SessionId) -> Result<()>;
+    /// Removes what processes that died left behind; how many files.
+    fn sweep(&self) -> Result<usize> {
+        Ok(0)
+    }
     /// A note put earlier; `None` if none or unreadable.
     fn note(&self, name: &str) -> Option<Vec<u8>>;
     /// Replaces a note; need not survive a crash.

@@ -59,7 +59,8 @@ impl Store {
                 }),
             }
             Ok(())
-        })?;
+        })
+        .map_err(|e| self.or_unkept(e, &[a, b]))?;
         Ok(extents)
     }
 }

@@ -99,7 +99,8 @@ impl Store {
         let mut writer = Writer::new(self, SessionKind::Writer, Purse::Free)?;
         let begun = self.begin_with(&mut writer, uid, targets, progress);
         if begun.is_err() {
-            writer.abandon()?;
+            // What made it fail is what the caller is to hear.
+            writer.abandon().unwrap_or_default();
         }
         begun
     }

@@ -5,14 +5,15 @@ use crate::content::fetch::{Damage, Fetcher, Nowhere, Sink, WINDOW, Want};
 use crate::content::nodes::Nodes;
 use crate::content::resolve::Resolver;
 use crate::disk::DiskFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Content, Op, PackKind, SessionKind};
 use crate::format::manifest::Child;
+use crate::limits::MANIFEST_FANOUT;
 use crate::log::Session;
 use crate::manifest::walk::{Piece, Walker};
 use crate::object::Purse;
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Store, may_be_dropped};
 use std::io::Write;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -42,6 +43,7 @@ impl Store {
             _ => write_zeros(file, r.start * size, (r.end * size).min(content.size)),
         };
         self.write_disk(content, file, &mut zero, progress)
+            .map_err(|e| self.or_unkept(e, &[content]))
     }
 
     /// Writes the disk over something of a fixed size, at least as large: holes are punched where that can be, else zeros
@@ -63,6 +65,7 @@ impl Store {
             }
         };
         self.write_disk(content, file, &mut zero, progress)
+            .map_err(|e| self.or_unkept(e, &[content]))
     }
 
     fn write_disk(
@@ -91,6 +94,11 @@ impl Store {
         progress: &Progress,
     ) -> Result<()> {
         let _pin = self.pin(&[content])?;
+        self.stream(content, out, progress)
+            .map_err(|e| self.or_unkept(e, &[content]))
+    }
+
+    fn stream(&self, content: Content, out: &mut dyn Write, progress: &Progress) -> Result<()> {
         let size = u64::from(self.geometry().cluster_bytes);
         let failed = |e| Error::io("writing the stream", e);
         let nodes = self.nodes()?;
@@ -166,6 +174,20 @@ impl Store {
         Resolver::new(&*self.objects, catalog, PackKind::Clusters)
     }
 
+    /// What failed, or that nothing keeps the contents any more: they were deleted, and the pin, if there was one, was
+    /// ended by somebody who took this process for dead.
+    pub(crate) fn or_unkept(&self, e: Error, contents: &[Content]) -> Error {
+        match self.refresh() {
+            Ok(now) if may_be_dropped(&e) && contents.iter().any(|c| !now.reachable(&c.root)) => {
+                Error::new(ErrorKind::Busy, "reading the disk")
+                    .detail("it was deleted meanwhile")
+                    .source(e)
+                    .hint("`still list` shows what there is")
+            }
+            _ => e,
+        }
+    }
+
     /// Keeps gc from taking these roots while the result lives. Where nothing can be written there is no pin: a pack that
     /// vanishes is then reported as such.
     pub fn pin(&self, contents: &[Content]) -> Result<Option<Pin<'_>>> {
@@ -215,7 +237,7 @@ fn next_wants(
 ) -> Result<(u64, bool)> {
     wants.clear();
     let mut to = 0;
-    while wants.len() + 256 <= WINDOW {
+    while wants.len() + MANIFEST_FANOUT <= WINDOW {
         let Some(piece) = walker.next().transpose()? else {
             return Ok((to, false));
         };

@@ -92,6 +92,11 @@ impl Local for LocalObjects {
         self.disk.remove(&self.session_path(session))
     }
 
+    fn sweep(&self) -> Result<usize> {
+        // A session that is open keeps no more than the right to its file: who holds it next makes it anew.
+        Ok(self.sweep_folder("tmp")? + self.sweep_folder("sessions")?)
+    }
+
     fn note(&self, name: &str) -> Option<Vec<u8>> {
         self.read_note(name).ok()
     }

@@ -78,6 +78,7 @@ impl Store {
             return Ok(outcome);
         }
         outcome.expired = self.log.expire_dead()?.len() as u64;
+        self.local.sweep()?;
         for round in 0..ROUNDS {
             let (catalog, marks) = self.on_settled(|catalog| {
                 let marks = self.mark_sound(catalog, progress)?;
@@ -144,11 +145,12 @@ impl Store {
         let mut writer = Writer::new(self, SessionKind::Gc, Purse::Reserve)?;
         let done = plan.steps.iter().try_for_each(|step| {
             self.copy_live(step, marks, &mut writer, progress)?;
+            // By the state that was marked: one that is not live any more makes the entry invalid.
             let kept = step
                 .kept
                 .iter()
-                .filter_map(|n| writer.catalog().pack_numbered(*n).map(|p| p.name));
-            let kept = kept.collect();
+                .filter_map(|n| marked.pack_numbered(*n).map(|p| p.name))
+                .collect();
             let dropped: Vec<_> = step.dropped.iter().map(|p| p.name).collect();
             writer.compact(marked.seq(), &dropped, kept)?;
             for name in &dropped {

@@ -133,7 +133,10 @@ impl Writer<'_> {
                         ranges,
                     )
                 }
-                None => (Manifest::Built(Builder::new(clusters)), vec![0..clusters]),
+                None => (
+                    Manifest::Built(Builder::new(clusters)),
+                    std::iter::once(0..clusters).collect(),
+                ),
             };
             let bytes = ranges.iter().map(|r| (r.end - r.start) * size).sum();
             Progress::add(&progress.bytes_total, bytes);
