@@ -60,7 +60,11 @@ fn restored(system: &System, expect: &Expect, place: &str) -> (BTreeSet<Key>, BT
         match system.export(&format!("{device}@{name}"), out, &Progress::default()) {
             Ok(_) => {
                 let same = found == **wanted;
-                assert!(same, "{place}: {key:?} restores wrong: {}", difference(&found, wanted));
+                assert!(
+                    same,
+                    "{place}: {key:?} restores wrong: {}",
+                    difference(&found, wanted)
+                );
                 good.insert(key);
             }
             Err(e) => {
@@ -79,7 +83,10 @@ fn examine(machine: &Machine, expect: &Expect, harm: &Harm, place: &str) {
     let system = match machine.open() {
         Ok(system) => system,
         Err(e) => {
-            assert!(matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound), "{place}: {e:?}");
+            assert!(
+                matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound),
+                "{place}: {e:?}"
+            );
             assert!(!hurts_pack, "{place}: a pack is not needed to open: {e:?}");
             let said = format!("{e} {:?}", e.what_next());
             assert!(said.contains(STORE), "{place}: names no file: {said}");
@@ -87,7 +94,11 @@ fn examine(machine: &Machine, expect: &Expect, harm: &Harm, place: &str) {
         }
     };
     let listed = system.list(None).unwrap();
-    assert_eq!(listed.len(), expect.snapshots.len(), "{place}: silently other snapshots");
+    assert_eq!(
+        listed.len(),
+        expect.snapshots.len(),
+        "{place}: silently other snapshots"
+    );
     let (good, bad) = restored(&system, expect, place);
 
     let report = system.store().verify(&progress).unwrap();
@@ -96,11 +107,17 @@ fn examine(machine: &Machine, expect: &Expect, harm: &Harm, place: &str) {
         .bad_snapshots
         .iter()
         .map(|b| {
-            let view = listed.iter().find(|s| s.uid == b.uid).expect("a snapshot that is listed");
+            let view = listed
+                .iter()
+                .find(|s| s.uid == b.uid)
+                .expect("a snapshot that is listed");
             ((view.device.clone(), view.name.clone()), b.extents.clone())
         })
         .collect();
-    assert!(named.keys().eq(&bad), "{place}: verify names {named:?}, bad are {bad:?}");
+    assert!(
+        named.keys().eq(&bad),
+        "{place}: verify names {named:?}, bad are {bad:?}"
+    );
     for (key, extents) in &named {
         let len = expect.snapshots[key].len() as u64;
         let inside = !extents.is_empty() && extents.iter().all(|r| r.start < r.end && r.end <= len);
@@ -112,22 +129,38 @@ fn examine(machine: &Machine, expect: &Expect, harm: &Harm, place: &str) {
     delete.run(machine, &system, expect).unwrap();
     let expect = &expect.after(&delete);
     let left = |keys: &BTreeSet<Key>| -> BTreeSet<Key> {
-        keys.iter().filter(|key| expect.snapshots.contains_key(*key)).cloned().collect()
+        keys.iter()
+            .filter(|key| expect.snapshots.contains_key(*key))
+            .cloned()
+            .collect()
     };
-    let all = gc::Options { all: true, dry_run: false };
+    let all = gc::Options {
+        all: true,
+        dry_run: false,
+    };
     if let Err(e) = system.store().gc(all, &progress) {
         assert_eq!(e.kind(), ErrorKind::Corrupt, "{place}: {e:?}");
         assert!(hurts_pack, "{place}: gc finds damage where none is: {e:?}");
         let said = format!("{e:?}");
-        assert!(said.contains("nothing was removed") || said.contains("/packs/"), "{place}: {said}");
+        assert!(
+            said.contains("nothing was removed") || said.contains("/packs/"),
+            "{place}: {said}"
+        );
     } else {
         // A pack that is gone, or whose table is, is missed for certain.
         let missed = matches!(harm, Harm::Gone(_) | Harm::Cut(..)) && !left(&bad).is_empty();
-        assert!(!missed, "{place}: gc drops packs though something is missing");
+        assert!(
+            !missed,
+            "{place}: gc drops packs though something is missing"
+        );
     }
     let place = format!("{place}, after gc");
     let (good_now, bad_now) = restored(&system, expect, &place);
-    assert_eq!((good_now, bad_now), (left(&good), left(&bad)), "{place}: gc changed what is damaged");
+    assert_eq!(
+        (good_now, bad_now),
+        (left(&good), left(&bad)),
+        "{place}: gc changed what is damaged"
+    );
 }
 
 /// Everything that is not damaged is written out exactly, and what is lost of the rest is named.
@@ -150,15 +183,27 @@ fn save(machine: &Machine, expect: &Expect, may_lose: bool, place: &str) {
         for lost in &one.lost {
             known[lost.start as usize..lost.end as usize].fill(0);
         }
-        assert!(found == known, "{place}: {key:?} saved wrong: {}", difference(&found, &known));
-        assert!(may_lose || one.lost.is_empty(), "{place}: {key:?} loses {:?}", one.lost);
+        assert!(
+            found == known,
+            "{place}: {key:?} saved wrong: {}",
+            difference(&found, &known)
+        );
+        assert!(
+            may_lose || one.lost.is_empty(),
+            "{place}: {key:?} loses {:?}",
+            one.lost
+        );
         if one.lost.is_empty() {
             saved.insert(key);
         }
     }
     if !may_lose {
         let all: BTreeSet<Key> = expect.snapshots.keys().cloned().collect();
-        assert_eq!(saved, all, "{place}: not saved; damage: {:?}", rescued.damage);
+        assert_eq!(
+            saved, all,
+            "{place}: not saved; damage: {:?}",
+            rescued.damage
+        );
     }
 }
 
@@ -172,7 +217,12 @@ fn harmed(tuning: Tuning, before: &[Step], harms: impl FnOnce(&Machine) -> Vec<H
             let place = format!("{harm:?}, seed {}", seed());
             let machine = template.copy();
             harm.inflict(&machine);
-            save(&machine.copy(), &expect, format!("{harm:?}").contains("/packs/"), &place);
+            save(
+                &machine.copy(),
+                &expect,
+                format!("{harm:?}").contains("/packs/"),
+                &place,
+            );
             let machine = template.copy();
             harm.inflict(&machine);
             examine(&machine, &expect, &harm, &place);
@@ -180,18 +230,24 @@ fn harmed(tuning: Tuning, before: &[Step], harms: impl FnOnce(&Machine) -> Vec<H
                 let place = format!("{place}, and mended");
                 let after = expect.after(&Step::Delete("three", &["a"]));
                 let allowed = [expect.clone(), after];
-                check(machine.copy(), &allowed, 1)
-                    .unwrap_or_else(|e| panic!("{place}: {e}"));
+                check(machine.copy(), &allowed, 1).unwrap_or_else(|e| panic!("{place}: {e}"));
             }
         }
     });
 }
 
-fn with_dice(machine: &Machine, prefix: &str, mut one: impl FnMut(&str, u64, &mut Dice) -> Vec<Harm>) -> Vec<Harm> {
+fn with_dice(
+    machine: &Machine,
+    prefix: &str,
+    mut one: impl FnMut(&str, u64, &mut Dice) -> Vec<Harm>,
+) -> Vec<Harm> {
     let mut dice = Dice(seed());
     let paths = machine.paths(prefix);
     let len = |path: &str| machine.read(path).unwrap().len() as u64;
-    paths.iter().flat_map(|path| one(path, len(path), &mut dice)).collect()
+    paths
+        .iter()
+        .flat_map(|path| one(path, len(path), &mut dice))
+        .collect()
 }
 
 #[test]
@@ -200,14 +256,35 @@ fn bits_flip_in_headers_frames_tables_and_trailers_of_packs() {
         let catalog = machine.copy().open().unwrap().store().catalog();
         let blocks: BTreeMap<String, (u64, PackKind)> = catalog
             .packs()
-            .map(|p| (format!("{STORE}/{}", p.name.key()), (u64::from(p.record.blocks), p.record.kind)))
+            .map(|p| {
+                (
+                    format!("{STORE}/{}", p.name.key()),
+                    (u64::from(p.record.blocks), p.record.kind),
+                )
+            })
             .collect();
-        assert!(blocks.values().any(|b| b.1 == PackKind::Nodes), "node packs are harmed too");
+        assert!(
+            blocks.values().any(|b| b.1 == PackKind::Nodes),
+            "node packs are harmed too"
+        );
         with_dice(&machine.copy(), "/store/packs/", |path, len, dice| {
             let table = len - 64 - blocks[path].0 * 4096;
             // Header, a frame's header, frames, the table's checksum, frames and hashes, the trailer.
-            let parts = [0..64, 64..88, 88..table, table..table + 24, table + 24..table + 100, len - 64..len];
-            let flip = |r: Range<u64>| Harm::Flip(path.into(), r.start + dice.below(r.end - r.start), dice.below(8) as u8);
+            let parts = [
+                0..64,
+                64..88,
+                88..table,
+                table..table + 24,
+                table + 24..table + 100,
+                len - 64..len,
+            ];
+            let flip = |r: Range<u64>| {
+                Harm::Flip(
+                    path.into(),
+                    r.start + dice.below(r.end - r.start),
+                    dice.below(8) as u8,
+                )
+            };
             parts.into_iter().map(flip).collect()
         })
     });
@@ -218,8 +295,14 @@ fn packs_are_cut_vanish_and_change_places() {
     harmed(small(), &history(), |machine| {
         let mut last: Option<String> = None;
         with_dice(machine, "/store/packs/", |path, len, dice| {
-            let mut harms = vec![Harm::Gone(path.into()), Harm::Cut(path.into(), dice.below(len))];
-            harms.extend(last.replace(path.into()).map(|other| Harm::Swapped(other, path.into())));
+            let mut harms = vec![
+                Harm::Gone(path.into()),
+                Harm::Cut(path.into(), dice.below(len)),
+            ];
+            harms.extend(
+                last.replace(path.into())
+                    .map(|other| Harm::Swapped(other, path.into())),
+            );
             harms
         })
     });
@@ -235,7 +318,10 @@ fn entries_of_the_log_are_damaged() {
                 Harm::Flip(path.into(), 96 + dice.below(len - 96), dice.below(8) as u8),
                 Harm::Cut(path.into(), dice.below(len)),
             ];
-            harms.extend(last.replace(path.into()).map(|other| Harm::Swapped(other, path.into())));
+            harms.extend(
+                last.replace(path.into())
+                    .map(|other| Harm::Swapped(other, path.into())),
+            );
             harms
         })
     });
@@ -253,7 +339,11 @@ fn an_entry_within_the_log_vanishes() {
 
 #[test]
 fn checkpoints_are_damaged() {
-    let log = Options { checkpoint_every: 4, entries_kept: 2, ..Options::default() };
+    let log = Options {
+        checkpoint_every: 4,
+        entries_kept: 2,
+        ..Options::default()
+    };
     harmed(Tuning { log, ..small() }, &history(), |machine| {
         assert_eq!(machine.paths("/store/checkpoint/").len(), 2, "two are kept");
         with_dice(machine, "/store/checkpoint/", |path, len, dice| {
@@ -271,9 +361,13 @@ fn checkpoints_are_damaged() {
 fn the_stores_own_file_is_damaged() {
     harmed(small(), &history(), |machine| {
         with_dice(machine, "/store/store.json", |path, len, dice| {
-            let mut harms: Vec<Harm> =
-                (0..40).map(|_| Harm::Flip(path.into(), dice.below(len), dice.below(8) as u8)).collect();
-            harms.extend([Harm::Cut(path.into(), dice.below(len)), Harm::Gone(path.into())]);
+            let mut harms: Vec<Harm> = (0..40)
+                .map(|_| Harm::Flip(path.into(), dice.below(len), dice.below(8) as u8))
+                .collect();
+            harms.extend([
+                Harm::Cut(path.into(), dice.below(len)),
+                Harm::Gone(path.into()),
+            ]);
             harms
         })
     });

@@ -26,7 +26,10 @@ fn failing_at_every_call(name: &str, limit: u64, before: &[Step], steps: &[Step]
     alone(|| {
         let (template, from) = prepared(seed(), small(), before);
         let machine = template.copy();
-        assert!(run(&machine, &from, steps).failed.is_empty(), "{name} on a good disk");
+        assert!(
+            run(&machine, &from, steps).failed.is_empty(),
+            "{name} on a good disk"
+        );
         let calls = machine.disk.calls();
         let mut poisoned = 0;
         for k in points(calls, limit) {
@@ -43,7 +46,10 @@ fn failing_at_every_call(name: &str, limit: u64, before: &[Step], steps: &[Step]
                 match e.kind() {
                     ErrorKind::Poisoned => poisoned += 1,
                     ErrorKind::Io => {
-                        assert!(text.contains("/store") || text.contains("/images"), "{place}, {step:?}: {text}");
+                        assert!(
+                            text.contains("/store") || text.contains("/images"),
+                            "{place}, {step:?}: {text}"
+                        );
                     }
                     // What comes after a goto that could not be ended.
                     ErrorKind::Busy | ErrorKind::NotFound => {}
@@ -73,7 +79,11 @@ fn a_goto_with_a_call_that_fails() {
 
 #[test]
 fn deletes_and_gc_with_a_call_that_fails() {
-    let steps = [Step::Delete("one", &[]), Step::Delete("two", &["a"]), Step::Gc { all: true }];
+    let steps = [
+        Step::Delete("one", &[]),
+        Step::Delete("two", &["a"]),
+        Step::Gc { all: true },
+    ];
     failing_at_every_call("gc", 60, &history(), &steps);
 }
 
@@ -98,7 +108,10 @@ impl Watch for Misread {
 /// else failed.
 fn misread(machine: &Machine, from: &Expect, step: Option<&Step>, watch: Misread) -> (u64, Trace) {
     let disk = machine.disk.clone();
-    let store = Arc::new(Watched { folder: machine.objects().unwrap(), watch });
+    let store = Arc::new(Watched {
+        folder: machine.objects().unwrap(),
+        watch,
+    });
     let mut trace = Trace::of(from);
     match (machine.open_over(store.clone(), store.clone()), step) {
         (Ok(system), Some(step)) => {
@@ -128,17 +141,35 @@ fn failing_reads(name: &str, step: Option<&Step>) {
             calls: AtomicU64::new(0),
         };
         let machine = template.copy();
-        let (calls, trace) =
-            misread(&machine, &from, step, watch(&machine.disk, u64::MAX, ReadFault::Eio, 0));
-        assert!(trace.failed.is_empty(), "{name} on a good disk: {:?}", trace.failed);
+        let (calls, trace) = misread(
+            &machine,
+            &from,
+            step,
+            watch(&machine.disk, u64::MAX, ReadFault::Eio, 0),
+        );
+        assert!(
+            trace.failed.is_empty(),
+            "{name} on a good disk: {:?}",
+            trace.failed
+        );
         for at in points(calls, 40) {
-            for (fault, times) in
-                [(ReadFault::Eio, 1), (ReadFault::Short, 1), (ReadFault::Eio, 50), (ReadFault::Short, 50)]
-            {
-                let place = format!("{name}, {times} {fault:?} from call {at} of {calls}, seed {}", seed());
+            for (fault, times) in [
+                (ReadFault::Eio, 1),
+                (ReadFault::Short, 1),
+                (ReadFault::Eio, 50),
+                (ReadFault::Short, 50),
+            ] {
+                let place = format!(
+                    "{name}, {times} {fault:?} from call {at} of {calls}, seed {}",
+                    seed()
+                );
                 let machine = template.copy();
-                let (_, trace) =
-                    misread(&machine, &from, step, watch(&machine.disk, at, fault, times));
+                let (_, trace) = misread(
+                    &machine,
+                    &from,
+                    step,
+                    watch(&machine.disk, at, fault, times),
+                );
                 let allowed = trace.allowed().unwrap();
                 check(machine.copy(), &allowed, at).unwrap_or_else(|e| panic!("{place}: {e}"));
             }
@@ -184,7 +215,9 @@ fn a_handle_is_poisoned_by_a_failed_sync_of_a_folder_and_a_new_one_is_not() {
             if first.as_ref().is_ok_and(|()| second.is_ok()) {
                 continue;
             }
-            let named = first.as_ref().is_err_and(|e| whole(e).contains("syncing the folder"));
+            let named = first
+                .as_ref()
+                .is_err_and(|e| whole(e).contains("syncing the folder"));
             if named {
                 met += 1;
                 let refused = second.unwrap_err();
@@ -192,7 +225,9 @@ fn a_handle_is_poisoned_by_a_failed_sync_of_a_folder_and_a_new_one_is_not() {
                 assert!(refused.what_next().is_some(), "call {k}: {refused:?}");
                 drop(system);
                 let fresh = machine.open().unwrap();
-                Step::Create("four", &[]).run(&machine, &fresh, &from).unwrap();
+                Step::Create("four", &[])
+                    .run(&machine, &fresh, &from)
+                    .unwrap();
             }
         }
         assert!(met > 0, "no sync of a folder was met in {calls} calls");

@@ -30,7 +30,8 @@ impl Watch for Interruption {
 /// What was done so far, by either, in the order of their acknowledgements.
 struct Ledger {
     sure: Expect,
-    pending: Vec<Step>,
+    /// With what there was when they began.
+    pending: Vec<(Step, Expect)>,
     /// Errors on a disk that works.
     refused: Vec<(Step, ErrorKind, String)>,
 }
@@ -46,27 +47,37 @@ impl Ran {
     /// Each pending step was done or was not.
     fn allowed(&self) -> Vec<Expect> {
         let mut allowed = vec![self.ledger.sure.clone()];
-        for step in &self.ledger.pending {
-            let done: Vec<Expect> = allowed.iter().map(|e| e.after(step)).collect();
+        for (step, begun) in &self.ledger.pending {
+            let done: Vec<Expect> = allowed
+                .iter()
+                .map(|e| e.after_step_of(step, begun))
+                .collect();
             allowed.extend(done);
         }
         allowed
     }
 }
 
-fn attempt(machine: &Machine, ledger: &Mutex<Ledger>, step: &Step, done: Result<()>) {
+/// Notes what became of a step that began when there was `begun`.
+fn note(machine: &Machine, ledger: &Mutex<Ledger>, step: &Step, begun: &Expect, done: Result<()>) {
     let mut ledger = ledger.lock().unwrap();
     match done {
-        Ok(()) => ledger.sure = ledger.sure.after(step),
-        Err(_) if machine.disk.has_crashed() => ledger.pending.push(step.clone()),
-        Err(e) => ledger.refused.push((step.clone(), e.kind(), format!("{e:?}"))),
+        Ok(()) => ledger.sure = ledger.sure.after_step_of(step, begun),
+        Err(_) if machine.disk.has_crashed() => ledger.pending.push((step.clone(), begun.clone())),
+        Err(e) => ledger
+            .refused
+            .push((step.clone(), e.kind(), format!("{e:?}"))),
     }
 }
 
 /// `first` with all of `others` before its `at`th call. The machine may be set to crash.
 fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) -> (Machine, Ran) {
     let machine = Arc::new(machine);
-    let ledger = Ledger { sure: from.clone(), pending: Vec::new(), refused: Vec::new() };
+    let ledger = Ledger {
+        sure: from.clone(),
+        pending: Vec::new(),
+        refused: Vec::new(),
+    };
     let ledger = Arc::new(Mutex::new(ledger));
     let (other_machine, other_ledger, steps) = (machine.clone(), ledger.clone(), others.to_vec());
     let hook: Hook = Box::new(move || {
@@ -77,21 +88,31 @@ fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) 
         for step in &steps {
             let before = other_ledger.lock().unwrap().sure.clone();
             let done = step.run(&other_machine, &system, &before);
-            attempt(&other_machine, &other_ledger, step, done);
+            note(&other_machine, &other_ledger, step, &before, done);
         }
     });
     let hook = Mutex::new(Some(hook));
-    let watch = Interruption { calls: AtomicU64::new(0), at, hook };
-    let store = Arc::new(Watched { folder: machine.objects().unwrap(), watch });
+    let watch = Interruption {
+        calls: AtomicU64::new(0),
+        at,
+        hook,
+    };
+    let store = Arc::new(Watched {
+        folder: machine.objects().unwrap(),
+        watch,
+    });
     let done = machine
         .open_over(store.clone(), store.clone())
         .and_then(|system| first.run(&machine, &system, from));
-    attempt(&machine, &ledger, first, done);
+    note(&machine, &ledger, first, from, done);
     let calls = store.watch.calls.load(Ordering::Relaxed);
     // Never reached: the hook goes, and with it its hold on the machine.
     store.watch.hook.lock().unwrap().take();
     let machine = Arc::into_inner(machine).expect("everybody else has ended");
-    let ledger = Arc::into_inner(ledger).expect("everybody else has ended").into_inner().unwrap();
+    let ledger = Arc::into_inner(ledger)
+        .expect("everybody else has ended")
+        .into_inner()
+        .unwrap();
     (machine, Ran { ledger, calls })
 }
 
@@ -100,7 +121,11 @@ fn meet(name: &str, before: &[Step], first: &Step, others: &[Step], excused: &[E
     alone(|| {
         let (template, from) = prepared(seed(), small(), before);
         let (_, ran) = two(template.copy(), &from, first, others, u64::MAX);
-        assert!(ran.ledger.refused.is_empty(), "{name}: {:?}", ran.ledger.refused);
+        assert!(
+            ran.ledger.refused.is_empty(),
+            "{name}: {:?}",
+            ran.ledger.refused
+        );
         for at in points(ran.calls, 60) {
             let (machine, ran) = two(template.copy(), &from, first, others, at);
             let place = format!("{name}, others before call {at}, seed {}", seed());
@@ -128,18 +153,38 @@ fn meet(name: &str, before: &[Step], first: &Step, others: &[Step], excused: &[E
     });
 }
 
-const CLEAR: [Step; 3] = [Step::Delete("one", &[]), Step::Delete("two", &[]), Step::Gc { all: true }];
+const CLEAR: [Step; 3] = [
+    Step::Delete("one", &[]),
+    Step::Delete("two", &[]),
+    Step::Gc { all: true },
+];
 
 #[test]
 fn a_snapshot_is_made_while_all_that_it_shares_is_deleted_and_collected() {
-    meet("create and gc", &history(), &Step::Create("three", &[]), &CLEAR, &[]);
+    meet(
+        "create and gc",
+        &history(),
+        &Step::Create("four", &[]),
+        &CLEAR,
+        &[],
+    );
 }
 
 #[test]
 fn gc_meets_a_snapshot_that_takes_up_what_it_was_to_drop() {
-    let before = [&history()[..], &[Step::Goto("one", &[]), Step::Delete("one", &[])]].concat();
-    let others = [Step::Create("three", &[])];
-    meet("gc and create", &before, &Step::Gc { all: true }, &others, &[]);
+    let before = [
+        &history()[..],
+        &[Step::Goto("one", &[]), Step::Delete("one", &[])],
+    ]
+    .concat();
+    let others = [Step::Create("four", &[])];
+    meet(
+        "gc and create",
+        &before,
+        &Step::Gc { all: true },
+        &others,
+        &[],
+    );
 }
 
 #[test]
@@ -152,11 +197,23 @@ fn two_gcs_meet() {
 #[test]
 fn going_to_a_snapshot_that_is_being_deleted() {
     let excused = [ErrorKind::Busy, ErrorKind::NotFound];
-    meet("goto and gc", &history(), &Step::Goto("one", &[]), &CLEAR, &excused);
+    meet(
+        "goto and gc",
+        &history(),
+        &Step::Goto("one", &[]),
+        &CLEAR,
+        &excused,
+    );
 }
 
 #[test]
 fn two_snapshots_are_made_at_once() {
-    let others = [Step::Create("four", &["b"]), Step::Create("five", &["a"])];
-    meet("create and create", &history(), &Step::Create("three", &[]), &others, &[]);
+    let others = [Step::Create("five", &["b"]), Step::Create("six", &["a"])];
+    meet(
+        "create and create",
+        &history(),
+        &Step::Create("four", &[]),
+        &others,
+        &[],
+    );
 }

@@ -55,8 +55,14 @@ fn loses(left: &Left, tuning: Tuning, before: &[Step], steps: &[Step]) -> bool {
                 Left::Images => machine.disk.lie(Lie::FileSync, "/images"),
                 Left::Contents(_) => {}
             }
-            let watch = Liar { disk: machine.disk.clone(), prefix };
-            let store = Arc::new(Watched { folder: machine.objects().unwrap(), watch });
+            let watch = Liar {
+                disk: machine.disk.clone(),
+                prefix,
+            };
+            let store = Arc::new(Watched {
+                folder: machine.objects().unwrap(),
+                watch,
+            });
             let system = machine.open_over(store.clone(), store).unwrap();
             let trace = run_on(&system, &machine, &from, steps);
             drop(system);
@@ -64,7 +70,9 @@ fn loses(left: &Left, tuning: Tuning, before: &[Step], steps: &[Step]) -> bool {
             let lost = trace.allowed().is_some_and(|allowed| {
                 [CrashMode::NothingUnsynced, CrashMode::NamesBeforeData]
                     .into_iter()
-                    .any(|mode| check(machine.restart(mode, machine.index.copy()), &allowed, k).is_err())
+                    .any(|mode| {
+                        check(machine.restart(mode, machine.index.copy()), &allowed, k).is_err()
+                    })
             });
             (lost, calls)
         };
@@ -74,7 +82,10 @@ fn loses(left: &Left, tuning: Tuning, before: &[Step], steps: &[Step]) -> bool {
 }
 
 fn is_noticed(left: &Left, tuning: Tuning, before: &[Step], steps: &[Step]) {
-    assert!(loses(left, tuning, before, steps), "nothing is lost without this sync");
+    assert!(
+        loses(left, tuning, before, steps),
+        "nothing is lost without this sync"
+    );
 }
 
 const MORE: [Step; 1] = [Step::Create("four", &[])];
@@ -82,7 +93,10 @@ const MORE: [Step; 1] = [Step::Create("four", &[])];
 #[test]
 fn without_lies_nothing_is_lost() {
     let honest = Left::Contents("nothing");
-    assert!(!loses(&honest, small(), &history(), &MORE), "the tests below would prove nothing");
+    assert!(
+        !loses(&honest, small(), &history(), &MORE),
+        "the tests below would prove nothing"
+    );
 }
 
 #[test]
@@ -107,13 +121,27 @@ fn names_of_entries_are_synced() {
 
 #[test]
 fn images_are_synced() {
-    is_noticed(&Left::Images, small(), &history(), &[Step::Goto("one", &[])]);
+    is_noticed(
+        &Left::Images,
+        small(),
+        &history(),
+        &[Step::Goto("one", &[])],
+    );
 }
 
 /// Checkpoints that come so often that the log is trimmed under them.
 fn checkpointing() -> (Tuning, Vec<Step>) {
-    let log = Options { checkpoint_every: 2, entries_kept: 1, ..Options::default() };
-    let steps = [MORE[0].clone(), Step::Delete("one", &[]), Step::Delete("two", &[]), Step::Gc { all: true }];
+    let log = Options {
+        checkpoint_every: 2,
+        entries_kept: 1,
+        ..Options::default()
+    };
+    let steps = [
+        MORE[0].clone(),
+        Step::Delete("one", &[]),
+        Step::Delete("two", &[]),
+        Step::Gc { all: true },
+    ];
     (Tuning { log, ..small() }, steps.to_vec())
 }
 
@@ -126,5 +154,10 @@ fn contents_of_checkpoints_are_synced() {
 #[test]
 fn names_of_checkpoints_are_synced() {
     let (tuning, steps) = checkpointing();
-    is_noticed(&Left::Names("/store/checkpoint"), tuning, &history(), &steps);
+    is_noticed(
+        &Left::Names("/store/checkpoint"),
+        tuning,
+        &history(),
+        &steps,
+    );
 }

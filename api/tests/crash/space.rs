@@ -13,7 +13,10 @@ fn full_at_every_call(name: &str, limit: u64, before: &[Step], steps: &[Step]) {
     alone(|| {
         let (template, from) = prepared(seed(), small(), before);
         let machine = template.copy();
-        assert!(run(&machine, &from, steps).failed.is_empty(), "{name} on a good disk");
+        assert!(
+            run(&machine, &from, steps).failed.is_empty(),
+            "{name} on a good disk"
+        );
         let calls = machine.disk.calls();
         for k in points(calls, limit) {
             let place = format!("{name}, no space at call {k} of {calls}, seed {}", seed());
@@ -25,8 +28,13 @@ fn full_at_every_call(name: &str, limit: u64, before: &[Step], steps: &[Step]) {
             }
             let allowed = trace.allowed().expect("guests do not fail here");
             let settled = machine.copy();
-            if trace.failed.iter().any(|(_, e)| e.path().is_some_and(|p| p.starts_with("/images"))) {
-                let (_, found) = settle(settled, &allowed, k).unwrap_or_else(|e| panic!("{place}: {e}"));
+            if trace
+                .failed
+                .iter()
+                .any(|(_, e)| e.path().is_some_and(|p| p.starts_with("/images")))
+            {
+                let (_, found) =
+                    settle(settled, &allowed, k).unwrap_or_else(|e| panic!("{place}: {e}"));
                 assert!(found == trace.sure, "{place}: not rolled back");
                 assert!(!is_marked(&machine), "{place}: left marked");
             }
@@ -41,7 +49,13 @@ fn is_honest(e: &Error) -> bool {
 
 fn is_marked(machine: &Machine) -> bool {
     let machine = machine.copy();
-    machine.open().unwrap().devices().unwrap().iter().any(|d| d.in_goto)
+    machine
+        .open()
+        .unwrap()
+        .devices()
+        .unwrap()
+        .iter()
+        .any(|d| d.in_goto)
 }
 
 #[test]
@@ -56,14 +70,23 @@ fn a_goto_without_space_for_some_call() {
 
 #[test]
 fn deletes_and_gc_without_space_for_some_call() {
-    let steps = [Step::Delete("one", &[]), Step::Delete("two", &["a"]), Step::Gc { all: true }];
+    let steps = [
+        Step::Delete("one", &[]),
+        Step::Delete("two", &["a"]),
+        Step::Gc { all: true },
+    ];
     full_at_every_call("gc", 60, &history(), &steps);
 }
 
 #[test]
 fn an_import_without_space_for_some_call() {
     let before = [&history()[..], &[Step::Image("golden", 9, 20 * 4096)]].concat();
-    full_at_every_call("import", 40, &before, &[Step::Import("golden", "gold", "v1")]);
+    full_at_every_call(
+        "import",
+        40,
+        &before,
+        &[Step::Import("golden", "gold", "v1")],
+    );
 }
 
 /// On a disk that is filled to the last byte before each step, the store opens, reads, deletes and collects; with space
@@ -72,11 +95,23 @@ fn works_when_full(machine: Machine, allowed: &[Expect], place: &str) {
     let place = |what: &str| format!("{place}: {what}");
     let fill = || machine.disk.set_space(0);
     fill();
-    let system = machine.open().unwrap_or_else(|e| panic!("{}: {e:?}", place("opening")));
+    let system = machine
+        .open()
+        .unwrap_or_else(|e| panic!("{}: {e:?}", place("opening")));
     let listed = system.list(None).unwrap();
     let expect = allowed.iter().find(|e| e.snapshots.len() == listed.len());
-    let mut expect = expect.unwrap_or_else(|| panic!("{}", place("half there"))).clone();
-    restore_all(&system, &expect).unwrap_or_else(|e| panic!("{}: {e}", place("reading")));
+    let mut expect = expect
+        .unwrap_or_else(|| panic!("{}", place("half there")))
+        .clone();
+    for (key, bytes) in &expect.snapshots {
+        fill();
+        let snapshots = [(key.clone(), bytes.clone())].into();
+        let one = Expect {
+            snapshots,
+            ..Expect::default()
+        };
+        restore_all(&system, &one).unwrap_or_else(|e| panic!("{}: {e}", place("reading")));
+    }
     for step in [Step::Delete("one", &[]), Step::Delete("two", &["a"])] {
         fill();
         let done = step.run(&machine, &system, &expect);
@@ -84,10 +119,17 @@ fn works_when_full(machine: Machine, allowed: &[Expect], place: &str) {
         expect = expect.after(&step);
     }
     fill();
-    let all = gc::Options { all: true, dry_run: false };
+    let all = gc::Options {
+        all: true,
+        dry_run: false,
+    };
     let done = system.store().gc(all, &Progress::default());
     let done = done.unwrap_or_else(|e| panic!("{}: {e:?}", place("gc on the full disk")));
-    assert!(done.bytes_after < done.bytes_before, "{}: {done:?}", place("gc frees nothing"));
+    assert!(
+        done.bytes_after < done.bytes_before,
+        "{}: {done:?}",
+        place("gc frees nothing")
+    );
     drop(system);
     machine.disk.set_space(64 << 20);
     let machine = machine.copy();

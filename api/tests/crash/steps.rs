@@ -20,7 +20,9 @@ pub enum Step {
     Create(&'static str, &'static [&'static str]),
     Goto(&'static str, &'static [&'static str]),
     Delete(&'static str, &'static [&'static str]),
-    Gc { all: bool },
+    Gc {
+        all: bool,
+    },
     /// Of an image into a device of another name.
     Import(&'static str, &'static str, &'static str),
     /// The guest writes to its image; no point to crash at.
@@ -55,20 +57,34 @@ impl Step {
             Self::Add(d) => system.device_add(d, Path::new(&path_of(d)), "raw", false),
             Self::Remove(d) => system.device_remove(d),
             Self::Create(name, devices) => {
-                let create =
-                    Create { name: Some(name.into()), devices: names(devices), changed: None };
+                let create = Create {
+                    name: Some(name.into()),
+                    devices: names(devices),
+                    changed: None,
+                };
                 system.create(&create, &progress).map(drop)
             }
             Self::Goto(name, devices) => system.goto(name, &names(devices), &progress).map(drop),
-            Self::Delete(name, devices) => {
-                system.delete(name, &names(devices), false, &progress).map(drop)
-            }
-            Self::Gc { all } => {
-                system.store().gc(gc::Options { all, dry_run: false }, &progress).map(drop)
-            }
+            Self::Delete(name, devices) => system
+                .delete(name, &names(devices), false, &progress)
+                .map(drop),
+            Self::Gc { all } => system
+                .store()
+                .gc(
+                    gc::Options {
+                        all,
+                        dry_run: false,
+                    },
+                    &progress,
+                )
+                .map(drop),
             Self::Import(image, device, name) => {
                 let image = path_of(image);
-                let import = Import { image: Path::new(&image), device, name: Some(name) };
+                let import = Import {
+                    image: Path::new(&image),
+                    device,
+                    name: Some(name),
+                };
                 system.import(&import, &progress).map(drop)
             }
             Self::Guest(image, _) | Self::Image(image, ..) => {
@@ -85,6 +101,11 @@ impl Step {
 impl Expect {
     /// What there is once the step is done.
     pub fn after(&self, step: &Step) -> Self {
+        self.after_step_of(step, self)
+    }
+
+    /// The same for a step that began when there was `begun`.
+    pub fn after_step_of(&self, step: &Step, begun: &Self) -> Self {
         let mut next = self.clone();
         let key = |d: &str, name: &str| (d.to_owned(), name.to_owned());
         let all = |devices: &[&str]| match devices {
@@ -96,32 +117,34 @@ impl Expect {
             Step::Remove(d) => drop(next.attached.remove(d)),
             Step::Create(name, devices) => {
                 for d in all(devices) {
-                    next.snapshots.insert(key(&d, name), self.images[&d].clone());
+                    next.snapshots
+                        .insert(key(&d, name), self.images[&d].clone());
                 }
             }
             Step::Goto(name, devices) => {
                 for d in all(devices) {
-                    // Gone when somebody else has deleted it: then nobody goes there either.
-                    if let Some(bytes) = self.snapshots.get(&key(&d, name)) {
-                        next.images.insert(d, bytes.clone());
-                    }
+                    next.images
+                        .insert(d.clone(), begun.snapshots[&key(&d, name)].clone());
                 }
             }
             Step::Delete(name, []) => next.snapshots.retain(|(_, n), _| n != name),
             Step::Delete(name, devices) => {
-                next.snapshots.retain(|(d, n), _| n != name || !devices.contains(&d.as_str()));
+                next.snapshots
+                    .retain(|(d, n), _| n != name || !devices.contains(&d.as_str()));
             }
             Step::Gc { .. } => {}
             Step::Import(image, device, name) => {
                 next.heads.insert(device.into(), self.images[image].clone());
-                next.snapshots.insert(key(device, name), self.images[image].clone());
+                next.snapshots
+                    .insert(key(device, name), self.images[image].clone());
             }
             Step::Guest(image, seed) => {
                 let new = repainted(&self.images[image], seed);
                 next.images.insert(image.into(), Arc::new(new));
             }
             Step::Image(image, seed, bytes) => {
-                next.images.insert(image.into(), Arc::new(painted(seed, bytes)));
+                next.images
+                    .insert(image.into(), Arc::new(painted(seed, bytes)));
             }
         }
         next
@@ -138,7 +161,10 @@ pub struct Trace {
 
 impl Trace {
     pub fn of(from: &Expect) -> Self {
-        Self { sure: from.clone(), failed: Vec::new() }
+        Self {
+            sure: from.clone(),
+            failed: Vec::new(),
+        }
     }
 
     /// Takes a step; false when it fails.
@@ -189,7 +215,11 @@ pub fn run_on(system: &System, machine: &Machine, from: &Expect, steps: &[Step])
 pub fn prepared(seed: u64, tuning: Tuning, steps: &[Step]) -> (Machine, Expect) {
     let machine = Machine::new(seed, tuning);
     let trace = run(&machine, &Expect::default(), steps);
-    assert!(trace.failed.is_empty(), "on a good disk: {:?}", trace.failed);
+    assert!(
+        trace.failed.is_empty(),
+        "on a good disk: {:?}",
+        trace.failed
+    );
     (machine, trace.sure)
 }
 
