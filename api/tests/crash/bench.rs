@@ -235,7 +235,7 @@ pub fn repainted(old: &[u8], seed: u64) -> Vec<u8> {
         _ => {}
     }
     let clusters = (new.len() / CLUSTER) as u64;
-    for n in 0..1 + clusters / 5 {
+    for n in 0..=(clusters / 5) {
         let at = dice.below(clusters) as usize * CLUSTER;
         new[at..at + CLUSTER].copy_from_slice(&painted(seed * 100 + n, CLUSTER));
     }

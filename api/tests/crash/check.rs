@@ -86,15 +86,12 @@ pub fn settle(machine: Machine, allowed: &[Expect], point: u64) -> Found<(Machin
         return resume(&machine, &fitting, &seen.marked, point);
     }
     let found = fitting.iter().find(|e| images_are(&machine, e).is_ok());
-    match found {
-        Some(expect) => {
-            let expect = Expect::clone(expect);
-            Ok((machine, expect))
-        }
-        None => {
-            let why = images_are(&machine, fitting[0]).err().unwrap_or_default();
-            Err(format!("the images are none that may be, as: {why}"))
-        }
+    if let Some(expect) = found {
+        let expect = Expect::clone(expect);
+        Ok((machine, expect))
+    } else {
+        let why = images_are(&machine, fitting[0]).err().unwrap_or_default();
+        Err(format!("the images are none that may be, as: {why}"))
     }
 }
 
@@ -178,7 +175,7 @@ fn resume(
             || "it ends twice".into(),
         )?;
         drop(system);
-        if kept.is_none() || point % 2 == 0 {
+        if kept.is_none() || point.is_multiple_of(2) {
             kept = Some((copy, Expect::clone(wanted)));
         }
     }
@@ -288,7 +285,7 @@ pub fn sound(machine: &Machine, expect: &Expect) -> Found<()> {
 
 /// Life goes on: snapshots are made, gone to and deleted.
 fn works_on(machine: &Machine, expect: &Expect, point: u64) -> Found<()> {
-    if expect.attached.is_empty() || point % 3 != 0 {
+    if expect.attached.is_empty() || !point.is_multiple_of(3) {
         return Ok(());
     }
     let system = doing(machine.open(), "opening to go on")?;

@@ -106,7 +106,7 @@ mod tests {
             })
             .unwrap();
         }
-        assert_eq!((told.len(), visited.len(), nodes.len()), (8, 8, 8));
+        assert_eq!((told.len(), visited.len(), nodes.len()), (14, 14, 14));
         assert!(told.iter().all(|hash| visited.contains(hash)));
     }
 

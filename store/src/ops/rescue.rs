@@ -233,26 +233,21 @@ impl<'a> Heap<'a> {
         };
         Progress::add(&progress.bytes_total, content.size);
         let mut at = 0;
-        while at < clusters {
-            progress.check()?;
-            let piece = Walker::new(self, content.root, clusters).and_then(|mut w| {
-                w.seek(at);
-                w.next().transpose()
-            });
-            let next = match piece {
-                Ok(None) => clusters,
-                Ok(Some(piece)) => {
-                    self.write_piece(&piece, &*file, content.size, size, &mut lose)?;
-                    piece.end()
+        match Walker::new(self, content.root, clusters) {
+            Ok(mut walker) => {
+                while let Some(piece) = walker.next() {
+                    progress.check()?;
+                    let next = walker.position();
+                    match piece {
+                        Ok(p) => self.write_piece(&p, &*file, content.size, size, &mut lose)?,
+                        // The walk goes on behind what the unreadable node covers.
+                        Err(_) => lose(at, next),
+                    }
+                    Progress::add(&progress.bytes_done, (next - at) * size);
+                    at = next;
                 }
-                Err(_) => {
-                    let next = ((at / 256 + 1) * 256).min(clusters);
-                    lose(at, next);
-                    next
-                }
-            };
-            Progress::add(&progress.bytes_done, (next - at) * size);
-            at = next;
+            }
+            Err(_) => lose(0, clusters),
         }
         file.sync()?;
         Ok(lost)
@@ -280,7 +275,7 @@ impl<'a> Heap<'a> {
                     match node.child(i as usize) {
                         Child::Hole => {}
                         Child::Zero => {
-                            crate::ops::restore::write_zeros(file, at * size, end(at + 1))?
+                            crate::ops::restore::write_zeros(file, at * size, end(at + 1))?;
                         }
                         Child::Hash(hash) => match self.item(&hash) {
                             Some(bytes) => {
