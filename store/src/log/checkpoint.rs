@@ -90,7 +90,10 @@ impl Log {
     }
 }
 
-#[cfg_attr(not(test), expect(unused_variables, reason = "only tests switch rules off"))]
+#[cfg_attr(
+    not(test),
+    expect(unused_variables, reason = "only tests switch rules off")
+)]
 fn checkpointed(state: &State, rules: Rules) -> Catalog {
     let catalog = Catalog::clone(&state.catalog);
     #[cfg(test)]
