@@ -82,10 +82,10 @@ fn packs() -> io::Result<()> {
 fn nodes() -> io::Result<()> {
     let hash = Child::Hash(Hash([7; 32]));
     let seeds: [NodeSeed<'_>; 4] = [
-        ("holes", 0, &[(Child::Hole, 256)]),
+        ("holes", 0, &[(Child::Hole, 16)]),
         ("leaf", 0, &[(hash, 2), (Child::Zero, 3), (hash, 1)]),
         ("inner", 3, &[(Child::Zero, 9), (hash, 1)]),
-        ("full", 1, &[(hash, 32)]),
+        ("full", 1, &[(hash, 16)]),
     ];
     for (seed, level, children) in seeds {
         let mut draft = NodeDraft::new(level);

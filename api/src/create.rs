@@ -90,7 +90,7 @@ impl System {
             ));
         }
         check_free(
-            &*self.store.catalog(),
+            &self.store.catalog(),
             &devices,
             &name,
             create.name.is_none(),
@@ -315,7 +315,7 @@ fn check_free(
         return Ok(name.into());
     };
     if generated {
-        return (2u64..)
+        return (2..u32::MAX)
             .map(|n| format!("{name}-{n}"))
             .find(|name| taken(name).is_none())
             .ok_or_else(|| Error::invalid("naming a snapshot", "no name is free"));
@@ -347,7 +347,7 @@ fn report(
 /// `20261121-024500` for the moment, in UTC.
 pub(crate) fn name_of(moment: Moment) -> String {
     let (days, seconds) = (moment.sec / 86_400, moment.sec % 86_400);
-    let (year, month, day) = civil(days as i64);
+    let (year, month, day) = civil(days.cast_signed());
     let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}{month:02}{day:02}-{h:02}{m:02}{s:02}")
 }

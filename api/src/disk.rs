@@ -1,9 +1,10 @@
 //! A disk written out of the store.
 
+use crate::create::TRIES;
 use crate::system::System;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use stillpoint_store::disk::{FileKind, OpenMode};
+use stillpoint_store::disk::{DiskFile, FileKind, OpenMode};
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::image::{Access, Image};
 use stillpoint_store::progress::Progress;
@@ -45,7 +46,7 @@ impl System {
                         .hint("nothing is overwritten: remove it first, or choose another name"));
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    self.export_file(content, path, progress)?
+                    self.export_file(content, path, progress)?;
                 }
                 Err(e) => return Err(e),
             },
@@ -55,13 +56,7 @@ impl System {
 
     fn export_file(&self, content: Content, path: &Path, progress: &Progress) -> Result<()> {
         let part = part_of(path);
-        let file = self.disk.open(&part, OpenMode::CreateNew).map_err(|e| {
-            if e.kind() == ErrorKind::AlreadyExists {
-                e.hint("an export that was cut off left it, or one is under way; remove it if not")
-            } else {
-                e
-            }
-        })?;
+        let file = self.create_part(&part)?;
         let written = self
             .store
             .restore_file(content, &*file, progress)
@@ -83,6 +78,40 @@ impl System {
         self.disk.sync_folder(folder)
     }
 
+    /// The file that is written to, locked. One that nobody has locked was left by an export that died, and goes.
+    fn create_part(&self, part: &Path) -> Result<Box<dyn DiskFile>> {
+        for _ in 0..TRIES {
+            match self.disk.open(part, OpenMode::CreateNew) {
+                // Between making and locking it somebody may take it for a leftover.
+                Ok(file) if file.try_lock()? && file.is_still_named()? => return Ok(file),
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+                _ => self.remove_leftover(part)?,
+            }
+        }
+        Err(in_the_way(part, ErrorKind::Busy))
+    }
+
+    /// Removes the name alone: the same file may already stand under the name of the export.
+    fn remove_leftover(&self, part: &Path) -> Result<()> {
+        match self.disk.kind(part) {
+            Ok(FileKind::File) => {}
+            Ok(_) => return Err(in_the_way(part, ErrorKind::AlreadyExists)),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        let file = match self.disk.open(part, OpenMode::Write) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        if !file.try_lock()? {
+            return Err(in_the_way(part, ErrorKind::Busy));
+        }
+        if file.is_still_named()? {
+            self.disk.remove(part)?;
+        }
+        Ok(())
+    }
+
     fn export_device(&self, content: Content, path: &Path, progress: &Progress) -> Result<()> {
         let image = Image::open(&*self.disk, path, Access::Write)?;
         if image.size() < content.size {
@@ -97,9 +126,27 @@ impl System {
     }
 }
 
-/// `<name>.part` beside it.
+fn in_the_way(part: &Path, kind: ErrorKind) -> Error {
+    let (why, hint) = if kind == ErrorKind::Busy {
+        (
+            "another export is writing it",
+            "let it end, or choose another name",
+        )
+    } else {
+        (
+            "the export is written there first, and something else has the name",
+            "remove it, or choose another name",
+        )
+    };
+    Error::new(kind, "exporting to")
+        .at(part.display())
+        .detail(why)
+        .hint(hint)
+}
+
+/// `<name>.still-part` beside it: a name that nobody else uses, since what has it may be removed.
 fn part_of(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
+    name.push(".still-part");
     path.with_file_name(name)
 }

@@ -208,9 +208,12 @@ fn gated(
                 .one_in(12)
     };
     let fails = Arc::new(fails);
-    let lost = |e: bool| match e {
-        true => Err(Error::new(ErrorKind::Io, "testing").detail("the connection broke")),
-        false => Ok(()),
+    let lost = |e: bool| {
+        if e {
+            Err(Error::new(ErrorKind::Io, "testing").detail("the connection broke"))
+        } else {
+            Ok(())
+        }
     };
     let (before, arena) = (fails.clone(), arena.clone());
     let gate: Gate = Arc::new(move |call, key| {
@@ -505,8 +508,8 @@ fn run(seed: u64) -> BTreeMap<String, usize> {
         }
     });
     check(&arena);
-    let errors = arena.ledger().errors.clone();
-    errors
+
+    arena.ledger().errors.clone()
 }
 
 /// What is there is what the answers said, restores, and still does when gc has taken the rest.

@@ -32,12 +32,11 @@ fn call(target: &str, context: &Context) -> Result<Details> {
     let system = context.open()?;
     let name = SnapshotRef::parse(target)?.device;
     let device = system.device(&name)?;
-    let (content, snapshot) = match (target.contains('@'), device.head) {
-        (false, None) => (None, None),
-        _ => {
-            let (content, snapshot) = system.resolve(target)?;
-            (Some(content), snapshot)
-        }
+    let (content, snapshot) = if let (false, None) = (target.contains('@'), device.head) {
+        (None, None)
+    } else {
+        let (content, snapshot) = system.resolve(target)?;
+        (Some(content), snapshot)
     };
     let extents = match content {
         Some(content) => system.store().extents(content)?,

@@ -23,7 +23,8 @@ pub fn print(error: &Error, context: &Context) -> Exit {
     exit::of(error)
 }
 
-fn is_broken_pipe(error: &Error) -> bool {
+/// Whether a reader of a pipe has gone away.
+pub fn is_broken_pipe(error: &Error) -> bool {
     let cause = error
         .source()
         .and_then(<dyn std::error::Error>::downcast_ref::<std::io::Error>);

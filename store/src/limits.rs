@@ -22,10 +22,12 @@ pub const SNAPSHOT_ID_BYTES_MAX: usize = 127;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of unknown extra data at most.
 pub const EXTRA_BYTES_MAX: usize = 1024;
+/// Children of a manifest node, as a power of two: few, so that a node that changes costs little beside its cluster.
+pub const MANIFEST_FANOUT_BITS: u32 = 4;
 /// Children of a manifest node.
-pub const MANIFEST_FANOUT: usize = 256;
-/// Levels of a manifest: 256^7 clusters of 4 KiB are over 8 EiB.
-pub const MANIFEST_LEVELS_MAX: u8 = 7;
+pub const MANIFEST_FANOUT: usize = 1 << MANIFEST_FANOUT_BITS;
+/// Levels of a manifest: 16^13 clusters of 4 KiB are over 8 EiB.
+pub const MANIFEST_LEVELS_MAX: u8 = 13;
 /// Entries between checkpoints.
 pub const CHECKPOINT_EVERY: u64 = 256;
 /// Entries that are kept however old the checkpoints are.

@@ -17,11 +17,18 @@ use stillpoint_api::{Result, System};
 
 pub const STORE: &str = "/store";
 pub const CLUSTER: usize = 4096;
-const GEOMETRY: Geometry =
-    Geometry { cluster_bytes: CLUSTER as u32, frame_bytes: 16384, compression: Compression::Zstd(1) };
+const GEOMETRY: Geometry = Geometry {
+    cluster_bytes: CLUSTER as u32,
+    frame_bytes: 16384,
+    compression: Compression::Zstd(1),
+};
 /// Small, so that a test that fills the disk soon meets its end.
-const RESERVE: Reserve =
-    Reserve { entry_files: 4, entry_bytes: 64 << 10, pack_files: 2, pack_bytes: 512 << 10 };
+const RESERVE: Reserve = Reserve {
+    entry_files: 4,
+    entry_bytes: 64 << 10,
+    pack_files: 2,
+    pack_bytes: 512 << 10,
+};
 
 /// Packs of a few frames, written by the thread that fills them, so that little data makes many calls in one order.
 pub fn small() -> Tuning {
@@ -42,7 +49,10 @@ pub struct CountingWorld {
 
 impl World for CountingWorld {
     fn now(&self) -> Moment {
-        Moment { sec: 1_700_000_000 + self.count.fetch_add(1, Ordering::Relaxed), nsec: 7 }
+        Moment {
+            sec: 1_700_000_000 + self.count.fetch_add(1, Ordering::Relaxed),
+            nsec: 7,
+        }
     }
 
     fn random(&self) -> [u8; 16] {
@@ -71,17 +81,28 @@ impl Machine {
         let disk = SimDisk::new(seed);
         disk.create_folders(Path::new("/images")).unwrap();
         disk.sync_folder(Path::new("/")).unwrap();
-        let world = CountingWorld { seed, count: AtomicU64::new(0) };
+        let world = CountingWorld {
+            seed,
+            count: AtomicU64::new(0),
+        };
         let folder: Arc<dyn Disk> = Arc::new(disk.clone());
         let objects =
             LocalObjects::create(folder, Path::new(STORE), RESERVE, world.random()).unwrap();
         let index = MemoryHome::new(Store::create(&objects, &world, GEOMETRY).unwrap().id);
-        Self { disk, index, tuning, boots: AtomicU64::new(0) }
+        Self {
+            disk,
+            index,
+            tuning,
+            boots: AtomicU64::new(0),
+        }
     }
 
     fn world(&self) -> CountingWorld {
         let seed = self.boots.fetch_add(1, Ordering::Relaxed);
-        CountingWorld { seed, count: AtomicU64::new(0) }
+        CountingWorld {
+            seed,
+            count: AtomicU64::new(0),
+        }
     }
 
     /// Another computer with the same contents. This one works no more, but can be copied again.
@@ -92,7 +113,12 @@ impl Machine {
     /// What comes up after this one has crashed.
     pub fn restart(&self, mode: CrashMode, index: MemoryHome) -> Self {
         let boots = AtomicU64::new(self.boots.load(Ordering::Relaxed));
-        Self { disk: self.disk.restart(mode), index, tuning: self.tuning, boots }
+        Self {
+            disk: self.disk.restart(mode),
+            index,
+            tuning: self.tuning,
+            boots,
+        }
     }
 
     pub fn objects(&self) -> Result<LocalObjects> {
@@ -150,7 +176,9 @@ impl Machine {
     /// Paths of all files below a prefix.
     pub fn paths(&self, prefix: &str) -> Vec<String> {
         let all = self.disk.snapshot_paths();
-        let all = all.into_iter().map(|path| path.to_string_lossy().into_owned());
+        let all = all
+            .into_iter()
+            .map(|path| path.to_string_lossy().into_owned());
         all.filter(|path| path.starts_with(prefix)).collect()
     }
 }
@@ -191,7 +219,9 @@ pub fn painted(seed: u64, bytes: usize) -> Vec<u8> {
 /// One cluster: so much noise, over and over.
 fn noise(out: &mut Vec<u8>, seed: u64, period: usize) {
     let mut dice = Dice(seed);
-    let once: Vec<u8> = (0..period / 8).flat_map(|_| dice.roll().to_le_bytes()).collect();
+    let once: Vec<u8> = (0..period / 8)
+        .flat_map(|_| dice.roll().to_le_bytes())
+        .collect();
     out.extend(once.iter().cycle().take(CLUSTER));
 }
 
@@ -205,7 +235,7 @@ pub fn repainted(old: &[u8], seed: u64) -> Vec<u8> {
         _ => {}
     }
     let clusters = (new.len() / CLUSTER) as u64;
-    for n in 0..1 + clusters / 5 {
+    for n in 0..=(clusters / 5) {
         let at = dice.below(clusters) as usize * CLUSTER;
         new[at..at + CLUSTER].copy_from_slice(&painted(seed * 100 + n, CLUSTER));
     }
@@ -214,11 +244,18 @@ pub fn repainted(old: &[u8], seed: u64) -> Vec<u8> {
 
 /// Runs on a pool of one thread, so that the same calls come in the same order each time.
 pub fn alone<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(test)
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .unwrap()
+        .install(test)
 }
 
 pub fn seed() -> u64 {
-    std::env::var("STILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
+    std::env::var("STILL_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(1)
 }
 
 /// The points from 1 to `n` to visit: all, or about `limit` spread evenly from a seeded start.

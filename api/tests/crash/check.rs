@@ -37,13 +37,21 @@ impl Seen {
             let chosen = devices.iter().filter(move |d| d.image.is_some() == image);
             chosen.map(|d| d.name.clone()).collect()
         };
-        let snapshots: BTreeSet<_> =
-            listed.iter().map(|s| (s.device.clone(), s.name.clone())).collect();
-        ensure(snapshots.len() == listed.len(), || "a snapshot is there twice".into())?;
+        let snapshots: BTreeSet<_> = listed
+            .iter()
+            .map(|s| (s.device.clone(), s.name.clone()))
+            .collect();
+        ensure(snapshots.len() == listed.len(), || {
+            "a snapshot is there twice".into()
+        })?;
         Ok(Self {
             attached: with(true),
             heads: with(false),
-            marked: devices.iter().filter(|d| d.in_goto).map(|d| d.name.clone()).collect(),
+            marked: devices
+                .iter()
+                .filter(|d| d.in_goto)
+                .map(|d| d.name.clone())
+                .collect(),
             snapshots,
         })
     }
@@ -69,48 +77,58 @@ pub fn settle(machine: Machine, allowed: &[Expect], point: u64) -> Found<(Machin
     let system = doing(machine.open(), "opening the store")?;
     let seen = Seen::of(&system)?;
     let fitting: Vec<&Expect> = allowed.iter().filter(|e| seen.is(e)).collect();
-    ensure(!fitting.is_empty(), || format!("the catalog is none that may be: {seen:?}"))?;
+    ensure(!fitting.is_empty(), || {
+        format!("the catalog is none that may be: {seen:?}")
+    })?;
     restore_all(&system, fitting[0])?;
     drop(system);
     if !seen.marked.is_empty() {
         return resume(&machine, &fitting, &seen.marked, point);
     }
     let found = fitting.iter().find(|e| images_are(&machine, e).is_ok());
-    match found {
-        Some(expect) => {
-            let expect = Expect::clone(expect);
-            Ok((machine, expect))
-        }
-        None => {
-            let why = images_are(&machine, fitting[0]).err().unwrap_or_default();
-            Err(format!("the images are none that may be, as: {why}"))
-        }
+    if let Some(expect) = found {
+        let expect = Expect::clone(expect);
+        Ok((machine, expect))
+    } else {
+        let why = images_are(&machine, fitting[0]).err().unwrap_or_default();
+        Err(format!("the images are none that may be, as: {why}"))
     }
 }
 
 fn images_are(machine: &Machine, expect: &Expect) -> Found<()> {
     for (name, wanted) in &expect.images {
         let found = doing(machine.read(&path_of(name)), "reading an image")?;
-        ensure(found == **wanted, || format!("image {name}: {}", difference(&found, wanted)))?;
+        ensure(found == **wanted, || {
+            format!("image {name}: {}", difference(&found, wanted))
+        })?;
     }
     Ok(())
 }
 
 pub fn difference(found: &[u8], wanted: &[u8]) -> String {
     let at = found.iter().zip(wanted).position(|(a, b)| a != b);
-    format!("{} bytes for {}, other bytes from {at:?} on", found.len(), wanted.len())
+    format!(
+        "{} bytes for {}, other bytes from {at:?} on",
+        found.len(),
+        wanted.len()
+    )
 }
 
 /// Every snapshot and head, bit for bit.
 pub fn restore_all(system: &System, expect: &Expect) -> Found<()> {
-    let snapshots = expect.snapshots.iter().map(|((d, s), bytes)| (format!("{d}@{s}"), bytes));
+    let snapshots = expect
+        .snapshots
+        .iter()
+        .map(|((d, s), bytes)| (format!("{d}@{s}"), bytes));
     let heads = expect.heads.iter().map(|(d, bytes)| (d.clone(), bytes));
     for (reference, wanted) in snapshots.chain(heads) {
         let mut found = Vec::new();
         let out = Output::Stream(&mut found);
         let restored = system.export(&reference, out, &Progress::default());
         doing(restored, &format!("restoring {reference}"))?;
-        ensure(found == **wanted, || format!("{reference}: {}", difference(&found, wanted)))?;
+        ensure(found == **wanted, || {
+            format!("{reference}: {}", difference(&found, wanted))
+        })?;
     }
     Ok(())
 }
@@ -122,8 +140,12 @@ fn resume(
     marked: &BTreeSet<String>,
     point: u64,
 ) -> Found<(Machine, Expect)> {
-    let [old, new] = fitting else { return Err("a device is marked, without any goto".into()) };
-    ensure(*marked == gone_to(old, new, marked), || format!("{marked:?} are marked"))?;
+    let [old, new] = fitting else {
+        return Err("a device is marked, without any goto".into());
+    };
+    ensure(*marked == gone_to(old, new, marked), || {
+        format!("{marked:?} are marked")
+    })?;
     for name in old.images.keys() {
         let found = doing(machine.read(&path_of(name)), "reading an image")?;
         let both: Vec<&[u8]> = vec![&old.images[name], &new.images[name]];
@@ -136,17 +158,24 @@ fn resume(
         for name in marked {
             let create = Step::Create("refused", &[]).run(&copy, &system, wanted);
             let refused = create.is_err_and(|e| e.kind() == ErrorKind::Busy);
-            ensure(refused, || format!("device {name} is marked, and still used"))?;
+            ensure(refused, || {
+                format!("device {name} is marked, and still used")
+            })?;
         }
         let resumed = system.goto_resume(to, &Progress::default());
         doing(resumed, &format!("taking up a goto, to be {to:?}"))?;
         let seen = Seen::of(&system)?;
-        ensure(seen.marked.is_empty() && seen.is(wanted), || format!("after {to:?}: {seen:?}"))?;
+        ensure(seen.marked.is_empty() && seen.is(wanted), || {
+            format!("after {to:?}: {seen:?}")
+        })?;
         images_are(&copy, wanted).map_err(|e| format!("after {to:?}: {e}"))?;
         let again = system.goto_resume(to, &Progress::default());
-        ensure(again.is_err_and(|e| e.kind() == ErrorKind::NotFound), || "it ends twice".into())?;
+        ensure(
+            again.is_err_and(|e| e.kind() == ErrorKind::NotFound),
+            || "it ends twice".into(),
+        )?;
         drop(system);
-        if kept.is_none() || point % 2 == 0 {
+        if kept.is_none() || point.is_multiple_of(2) {
             kept = Some((copy, Expect::clone(wanted)));
         }
     }
@@ -161,7 +190,9 @@ fn gone_to(old: &Expect, new: &Expect, marked: &BTreeSet<String>) -> BTreeSet<St
 
 /// Where all contents that a file may have agree, it has that.
 fn untouched(found: &[u8], contents: &[&[u8]]) -> Found<()> {
-    ensure(contents.iter().any(|c| c.len() == found.len()), || "it has another size".into())?;
+    ensure(contents.iter().any(|c| c.len() == found.len()), || {
+        "it has another size".into()
+    })?;
     let piece = |bytes: &[u8], i: usize| {
         let end = bytes.len().min((i + 1) * CLUSTER);
         bytes.get(i * CLUSTER..end).unwrap_or_default().to_vec()
@@ -170,7 +201,9 @@ fn untouched(found: &[u8], contents: &[&[u8]]) -> Found<()> {
         let there = piece(found, i);
         let all: Vec<_> = contents.iter().map(|c| piece(c, i)).collect();
         let common = all.iter().all(|c| *c == all[0]);
-        ensure(!common || there == all[0], || format!("cluster {i} was not to be touched"))?;
+        ensure(!common || there == all[0], || {
+            format!("cluster {i} was not to be touched")
+        })?;
     }
     Ok(())
 }
@@ -189,7 +222,10 @@ impl State {
         let devices = doing(system.devices(), "listing devices")?;
         Ok(Self {
             packs: machine.paths("/store/packs/"),
-            listed: listed.iter().map(|s| ((s.device.clone(), s.id.clone()), format!("{s:?}"))).collect(),
+            listed: listed
+                .iter()
+                .map(|s| ((s.device.clone(), s.id.clone()), format!("{s:?}")))
+                .collect(),
             devices: devices.into_iter().map(|d| (d.name, d.base)).collect(),
         })
     }
@@ -198,30 +234,48 @@ impl State {
 /// Verify and gc are content, everything restores before and after, and a second recovery finds nothing to do.
 pub fn sound(machine: &Machine, expect: &Expect) -> Found<()> {
     let progress = Progress::default();
-    let all = gc::Options { all: true, dry_run: false };
+    let all = gc::Options {
+        all: true,
+        dry_run: false,
+    };
     let system = doing(machine.open(), "opening again")?;
     // A session whose opening was lost counts as ended once the log has come past it: then its packs can go.
     for _ in 0..2 {
         drop(doing(system.store().pin(&[]), "moving the log on")?);
     }
     let report = doing(system.store().verify(&progress), "verifying")?;
-    ensure(report.is_good(), || format!("verify finds damage: {report:?}"))?;
+    ensure(report.is_good(), || {
+        format!("verify finds damage: {report:?}")
+    })?;
     doing(system.store().gc(all, &progress), "gc --all")?;
     restore_all(&system, expect).map_err(|e| format!("after gc: {e}"))?;
     let report = doing(system.store().verify(&progress), "verifying after gc")?;
-    ensure(report.is_good(), || format!("verify finds damage after gc: {report:?}"))?;
+    ensure(report.is_good(), || {
+        format!("verify finds damage after gc: {report:?}")
+    })?;
     let once = State::of(machine, &system)?;
     drop(system);
 
     let system = doing(machine.open(), "opening a third time")?;
     let done = doing(system.store().gc(all, &progress), "gc --all again")?;
-    let idle = [done.dead_packs, done.rewritten_packs, done.orphans, done.expired] == [0; 4];
+    let idle = [
+        done.dead_packs,
+        done.rewritten_packs,
+        done.orphans,
+        done.expired,
+    ] == [0; 4];
     ensure(idle, || format!("the second gc finds work: {done:?}"))?;
     let twice = State::of(machine, &system)?;
     ensure(once == twice, || format!("{once:?} became {twice:?}"))?;
-    let live: BTreeSet<String> =
-        system.store().catalog().packs().map(|p| format!("/store/{}", p.name.key())).collect();
-    ensure(twice.packs.iter().eq(&live), || format!("files {:?}, live {live:?}", twice.packs))?;
+    let live: BTreeSet<String> = system
+        .store()
+        .catalog()
+        .packs()
+        .map(|p| format!("/store/{}", p.name.key()))
+        .collect();
+    ensure(twice.packs.iter().eq(&live), || {
+        format!("files {:?}, live {live:?}", twice.packs)
+    })?;
     for folder in ["/store/tmp/", "/store/sessions/"] {
         let left = machine.paths(folder);
         ensure(left.is_empty(), || format!("left behind: {left:?}"))?;
@@ -231,12 +285,14 @@ pub fn sound(machine: &Machine, expect: &Expect) -> Found<()> {
 
 /// Life goes on: snapshots are made, gone to and deleted.
 fn works_on(machine: &Machine, expect: &Expect, point: u64) -> Found<()> {
-    if expect.attached.is_empty() || point % 3 != 0 {
+    if expect.attached.is_empty() || !point.is_multiple_of(3) {
         return Ok(());
     }
     let system = doing(machine.open(), "opening to go on")?;
     let mut now = expect.clone();
-    let image = expect.attached.iter().next().map_or("", |d| ["a", "b", "c"].into_iter().find(|n| n == d).unwrap_or("a"));
+    let image = expect.attached.iter().next().map_or("", |d| {
+        ["a", "b", "c"].into_iter().find(|n| n == d).unwrap_or("a")
+    });
     let steps = [
         Step::Create("later", &[]),
         Step::Guest(image, 77),
@@ -244,7 +300,10 @@ fn works_on(machine: &Machine, expect: &Expect, point: u64) -> Found<()> {
         Step::Delete("later", &[]),
     ];
     for step in &steps {
-        doing(step.run(machine, &system, &now), &format!("going on with {step:?}"))?;
+        doing(
+            step.run(machine, &system, &now),
+            &format!("going on with {step:?}"),
+        )?;
         now = now.after(step);
         images_are(machine, &now)?;
         restore_all(&system, &now).map_err(|e| format!("going on after {step:?}: {e}"))?;

@@ -2,83 +2,28 @@
 
 use crate::bench::{Machine, alone, points, seed, small};
 use crate::check::check;
-use crate::steps::{Expect, Step, prepared};
+use crate::steps::{Expect, Step, history, prepared};
+use crate::watch::{Watch, Watched};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use stillpoint_api::store::disk::sim::CrashMode;
-use stillpoint_api::store::id::SessionId;
-use stillpoint_api::store::object::local::LocalObjects;
-use stillpoint_api::store::object::{Lease, Local, Objects, Purse, Put};
 use stillpoint_api::{ErrorKind, Result};
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// A store's folder that lets somebody else come before its `at`th call.
-struct Interrupted {
-    folder: LocalObjects,
+/// Lets somebody else come before the `at`th call.
+struct Interruption {
     calls: AtomicU64,
     at: u64,
     hook: Mutex<Option<Hook>>,
 }
 
-impl Interrupted {
-    fn call(&self) -> &LocalObjects {
+impl Watch for Interruption {
+    fn before(&self, _: Option<&str>) {
         if self.calls.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
             let hook = self.hook.lock().unwrap().take();
             hook.into_iter().for_each(|hook| hook());
         }
-        &self.folder
-    }
-}
-
-impl Objects for Interrupted {
-    fn get(&self, key: &str, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        self.call().get(key, offset, buf)
-    }
-    fn size(&self, key: &str) -> Result<u64> {
-        self.call().size(key)
-    }
-    fn put_new(&self, key: &str, parts: &[&[u8]], purse: Purse) -> Result<Put> {
-        self.call().put_new(key, parts, purse)
-    }
-    fn list_after(&self, folder: &str, after: &str) -> Result<Vec<String>> {
-        self.call().list_after(folder, after)
-    }
-    fn list_folders(&self, folder: &str) -> Result<Vec<String>> {
-        self.call().list_folders(folder)
-    }
-    fn delete(&self, key: &str) -> Result<()> {
-        self.call().delete(key)
-    }
-    fn sync(&self, folder: &str) -> Result<()> {
-        self.call().sync(folder)
-    }
-    fn refill(&self) -> Result<()> {
-        self.call().refill()
-    }
-    fn is_read_only(&self) -> bool {
-        self.folder.is_read_only()
-    }
-    fn describe(&self, key: &str) -> String {
-        self.folder.describe(key)
-    }
-}
-
-impl Local for Interrupted {
-    fn hold(&self, session: SessionId) -> Result<Option<Box<dyn Lease>>> {
-        self.call().hold(session)
-    }
-    fn forget(&self, session: SessionId) -> Result<()> {
-        self.call().forget(session)
-    }
-    fn sweep(&self) -> Result<usize> {
-        self.call().sweep()
-    }
-    fn note(&self, name: &str) -> Option<Vec<u8>> {
-        self.folder.note(name)
-    }
-    fn put_note(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.folder.put_note(name, bytes)
     }
 }
 
@@ -114,14 +59,20 @@ fn attempt(machine: &Machine, ledger: &Mutex<Ledger>, step: &Step, done: Result<
     match done {
         Ok(()) => ledger.sure = ledger.sure.after(step),
         Err(_) if machine.disk.has_crashed() => ledger.pending.push(step.clone()),
-        Err(e) => ledger.refused.push((step.clone(), e.kind(), format!("{e:?}"))),
+        Err(e) => ledger
+            .refused
+            .push((step.clone(), e.kind(), format!("{e:?}"))),
     }
 }
 
 /// `first` with all of `others` before its `at`th call. The machine may be set to crash.
 fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) -> (Machine, Ran) {
     let machine = Arc::new(machine);
-    let ledger = Ledger { sure: from.clone(), pending: Vec::new(), refused: Vec::new() };
+    let ledger = Ledger {
+        sure: from.clone(),
+        pending: Vec::new(),
+        refused: Vec::new(),
+    };
     let ledger = Arc::new(Mutex::new(ledger));
     let (other_machine, other_ledger, steps) = (machine.clone(), ledger.clone(), others.to_vec());
     let hook: Hook = Box::new(move || {
@@ -135,18 +86,28 @@ fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) 
             attempt(&other_machine, &other_ledger, step, done);
         }
     });
-    let folder = machine.objects().unwrap();
     let hook = Mutex::new(Some(hook));
-    let store = Arc::new(Interrupted { folder, calls: AtomicU64::new(0), at, hook });
+    let watch = Interruption {
+        calls: AtomicU64::new(0),
+        at,
+        hook,
+    };
+    let store = Arc::new(Watched {
+        folder: machine.objects().unwrap(),
+        watch,
+    });
     let done = machine
         .open_over(store.clone(), store.clone())
         .and_then(|system| first.run(&machine, &system, from));
     attempt(&machine, &ledger, first, done);
-    let calls = store.calls.load(Ordering::Relaxed);
+    let calls = store.watch.calls.load(Ordering::Relaxed);
     // Never reached: the hook goes, and with it its hold on the machine.
-    store.hook.lock().unwrap().take();
+    store.watch.hook.lock().unwrap().take();
     let machine = Arc::into_inner(machine).expect("everybody else has ended");
-    let ledger = Arc::into_inner(ledger).expect("everybody else has ended").into_inner().unwrap();
+    let ledger = Arc::into_inner(ledger)
+        .expect("everybody else has ended")
+        .into_inner()
+        .unwrap();
     (machine, Ran { ledger, calls })
 }
 
@@ -155,7 +116,11 @@ fn meet(name: &str, before: &[Step], first: &Step, others: &[Step], excused: &[E
     alone(|| {
         let (template, from) = prepared(seed(), small(), before);
         let (_, ran) = two(template.copy(), &from, first, others, u64::MAX);
-        assert!(ran.ledger.refused.is_empty(), "{name}: {:?}", ran.ledger.refused);
+        assert!(
+            ran.ledger.refused.is_empty(),
+            "{name}: {:?}",
+            ran.ledger.refused
+        );
         for at in points(ran.calls, 60) {
             let (machine, ran) = two(template.copy(), &from, first, others, at);
             let place = format!("{name}, others before call {at}, seed {}", seed());
@@ -183,32 +148,38 @@ fn meet(name: &str, before: &[Step], first: &Step, others: &[Step], excused: &[E
     });
 }
 
-fn history() -> Vec<Step> {
-    vec![
-        Step::Image("a", 1, 24 * 4096),
-        Step::Image("b", 2, 20 * 4096 + 1),
-        Step::Add("a"),
-        Step::Add("b"),
-        Step::Create("one", &[]),
-        Step::Guest("a", 4),
-        Step::Create("two", &[]),
-        Step::Guest("a", 8),
-        Step::Guest("b", 7),
-    ]
-}
-
-const CLEAR: [Step; 3] = [Step::Delete("one", &[]), Step::Delete("two", &[]), Step::Gc { all: true }];
+const CLEAR: [Step; 3] = [
+    Step::Delete("one", &[]),
+    Step::Delete("two", &[]),
+    Step::Gc { all: true },
+];
 
 #[test]
 fn a_snapshot_is_made_while_all_that_it_shares_is_deleted_and_collected() {
-    meet("create and gc", &history(), &Step::Create("three", &[]), &CLEAR, &[]);
+    meet(
+        "create and gc",
+        &history(),
+        &Step::Create("three", &[]),
+        &CLEAR,
+        &[],
+    );
 }
 
 #[test]
 fn gc_meets_a_snapshot_that_takes_up_what_it_was_to_drop() {
-    let before = [&history()[..], &[Step::Goto("one", &[]), Step::Delete("one", &[])]].concat();
+    let before = [
+        &history()[..],
+        &[Step::Goto("one", &[]), Step::Delete("one", &[])],
+    ]
+    .concat();
     let others = [Step::Create("three", &[])];
-    meet("gc and create", &before, &Step::Gc { all: true }, &others, &[]);
+    meet(
+        "gc and create",
+        &before,
+        &Step::Gc { all: true },
+        &others,
+        &[],
+    );
 }
 
 #[test]
@@ -221,11 +192,23 @@ fn two_gcs_meet() {
 #[test]
 fn going_to_a_snapshot_that_is_being_deleted() {
     let excused = [ErrorKind::Busy, ErrorKind::NotFound];
-    meet("goto and gc", &history(), &Step::Goto("one", &[]), &CLEAR, &excused);
+    meet(
+        "goto and gc",
+        &history(),
+        &Step::Goto("one", &[]),
+        &CLEAR,
+        &excused,
+    );
 }
 
 #[test]
 fn two_snapshots_are_made_at_once() {
     let others = [Step::Create("four", &["b"]), Step::Create("five", &["a"])];
-    meet("create and create", &history(), &Step::Create("three", &[]), &others, &[]);
+    meet(
+        "create and create",
+        &history(),
+        &Step::Create("three", &[]),
+        &others,
+        &[],
+    );
 }

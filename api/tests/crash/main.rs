@@ -13,3 +13,4 @@ mod lies;
 mod points;
 mod space;
 mod steps;
+mod watch;

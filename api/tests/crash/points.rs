@@ -2,7 +2,7 @@
 
 use crate::bench::{Machine, alone, points, seed, small};
 use crate::check::check;
-use crate::steps::{Expect, Step, prepared, run};
+use crate::steps::{Expect, Step, history, prepared, run};
 use stillpoint_api::store::disk::sim::CrashMode;
 use stillpoint_api::store::index::IndexHome;
 use stillpoint_api::store::index::memory::{Fault, MemoryHome};
@@ -37,15 +37,22 @@ fn crash_everywhere(name: &str, limit: u64, tuning: Tuning, before: &[Step], ste
             let machine = template.copy();
             machine.disk.crash_at(k);
             let trace = run(&machine, &from, steps);
-            assert!(machine.disk.has_crashed(), "{name}: call {k} of {calls} is never made");
-            let Some(allowed) = trace.allowed() else { continue };
+            assert!(
+                machine.disk.has_crashed(),
+                "{name}: call {k} of {calls} is never made"
+            );
+            let Some(allowed) = trace.allowed() else {
+                continue;
+            };
             for mode in CrashMode::ALL {
                 let (index, how) = index_after(k, &template.index, &machine.index);
                 let checked = check(machine.restart(mode, index), &allowed, k);
-                let at = trace.failed.as_ref().map(|(step, _)| step);
+                let at = trace.failed.first().map(|(step, _)| step);
                 let seed = seed();
                 if let Err(e) = checked {
-                    panic!("{name}, call {k} of {calls} in {at:?}, {mode:?}, index {how}, seed {seed}: {e}");
+                    panic!(
+                        "{name}, call {k} of {calls} in {at:?}, {mode:?}, index {how}, seed {seed}: {e}"
+                    );
                 }
                 visited += 1;
             }
@@ -58,7 +65,11 @@ fn crash_everywhere(name: &str, limit: u64, tuning: Tuning, before: &[Step], ste
 fn count(name: &str, template: &Machine, from: &Expect, steps: &[Step]) -> u64 {
     let machine = template.copy();
     let trace = run(&machine, from, steps);
-    assert!(trace.failed.is_none(), "{name} on a good disk: {:?}", trace.failed);
+    assert!(
+        trace.failed.is_empty(),
+        "{name} on a good disk: {:?}",
+        trace.failed
+    );
     let calls = machine.disk.calls();
     check(machine, &[trace.sure], 0).unwrap_or_else(|e| panic!("{name} on a good disk: {e}"));
     calls
@@ -77,14 +88,22 @@ const THREE: [Step; 6] = [
 
 #[test]
 fn a_snapshot_and_the_next() {
-    let steps =
-        [Step::Create("one", &[]), Step::Guest("a", 5), Step::Create("two", &[]), Step::Create("same", &[])];
+    let steps = [
+        Step::Create("one", &[]),
+        Step::Guest("a", 5),
+        Step::Create("two", &[]),
+        Step::Create("same", &[]),
+    ];
     crash_everywhere("create", 80, small(), &ONE, &steps);
 }
 
 #[test]
 fn a_group_of_three() {
-    let steps = [Step::Create("all", &[]), Step::Guest("b", 3), Step::Create("more", &["b", "c"])];
+    let steps = [
+        Step::Create("all", &[]),
+        Step::Guest("b", 3),
+        Step::Create("more", &["b", "c"]),
+    ];
     crash_everywhere("group", 80, small(), &THREE, &steps);
 }
 
@@ -97,30 +116,27 @@ fn going_to_a_snapshot_on_one_device() {
 
 #[test]
 fn going_to_a_snapshot_on_two_devices() {
-    let more =
-        [Step::Create("one", &[]), Step::Guest("a", 3), Step::Guest("b", 4), Step::Create("two", &[])];
-    let before = [&THREE[..], &more, &[Step::Guest("a", 5)]].concat();
-    let steps = [Step::Goto("one", &["a", "b"]), Step::Goto("two", &["a", "b"])];
-    crash_everywhere("group goto", 80, small(), &before, &steps);
-}
-
-/// Snapshots of which the later ones hold much that is not shared.
-fn history() -> Vec<Step> {
-    let mut steps = THREE.to_vec();
-    steps.extend([
+    let more = [
         Step::Create("one", &[]),
         Step::Guest("a", 3),
         Step::Guest("b", 4),
         Step::Create("two", &[]),
-        Step::Guest("a", 5),
-        Step::Create("three", &["a"]),
-    ]);
-    steps
+    ];
+    let before = [&THREE[..], &more, &[Step::Guest("a", 5)]].concat();
+    let steps = [
+        Step::Goto("one", &["a", "b"]),
+        Step::Goto("two", &["a", "b"]),
+    ];
+    crash_everywhere("group goto", 80, small(), &before, &steps);
 }
 
 #[test]
 fn deleting_on_one_and_on_all_devices() {
-    let steps = [Step::Delete("two", &["b"]), Step::Delete("one", &[]), Step::Delete("three", &[])];
+    let steps = [
+        Step::Delete("two", &["b"]),
+        Step::Delete("one", &[]),
+        Step::Delete("three", &[]),
+    ];
     crash_everywhere("delete", 80, small(), &history(), &steps);
 }
 
@@ -138,13 +154,21 @@ fn collecting_what_deletes_left() {
 #[test]
 fn collecting_when_everything_has_gone() {
     let mut before = history();
-    before.extend([Step::Delete("two", &[]), Step::Delete("three", &[]), Step::Delete("one", &[])]);
+    before.extend([
+        Step::Delete("two", &[]),
+        Step::Delete("three", &[]),
+        Step::Delete("one", &[]),
+    ]);
     crash_everywhere("gc of all", 80, small(), &before, &[Step::Gc { all: true }]);
 }
 
 #[test]
 fn checkpoints_and_the_trimming_of_the_log() {
-    let log = Options { checkpoint_every: 3, entries_kept: 2, ..Options::default() };
+    let log = Options {
+        checkpoint_every: 3,
+        entries_kept: 2,
+        ..Options::default()
+    };
     let tuning = Tuning { log, ..small() };
     let before = [&ONE[..], &[Step::Create("one", &[])]].concat();
     let steps = [
@@ -173,6 +197,12 @@ fn an_image_taken_in() {
 #[test]
 fn devices_that_come_and_go() {
     let before = [Step::Image("a", 1, 9000), Step::Image("b", 2, 9000)];
-    let steps = [Step::Add("a"), Step::Add("b"), Step::Remove("a"), Step::Add("a"), Step::Remove("b")];
+    let steps = [
+        Step::Add("a"),
+        Step::Add("b"),
+        Step::Remove("a"),
+        Step::Add("a"),
+        Step::Remove("b"),
+    ];
     crash_everywhere("devices", 80, small(), &before, &steps);
 }

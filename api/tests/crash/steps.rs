@@ -20,7 +20,9 @@ pub enum Step {
     Create(&'static str, &'static [&'static str]),
     Goto(&'static str, &'static [&'static str]),
     Delete(&'static str, &'static [&'static str]),
-    Gc { all: bool },
+    Gc {
+        all: bool,
+    },
     /// Of an image into a device of another name.
     Import(&'static str, &'static str, &'static str),
     /// The guest writes to its image; no point to crash at.
@@ -55,20 +57,34 @@ impl Step {
             Self::Add(d) => system.device_add(d, Path::new(&path_of(d)), "raw", false),
             Self::Remove(d) => system.device_remove(d),
             Self::Create(name, devices) => {
-                let create =
-                    Create { name: Some(name.into()), devices: names(devices), changed: None };
+                let create = Create {
+                    name: Some(name.into()),
+                    devices: names(devices),
+                    changed: None,
+                };
                 system.create(&create, &progress).map(drop)
             }
             Self::Goto(name, devices) => system.goto(name, &names(devices), &progress).map(drop),
-            Self::Delete(name, devices) => {
-                system.delete(name, &names(devices), false, &progress).map(drop)
-            }
-            Self::Gc { all } => {
-                system.store().gc(gc::Options { all, dry_run: false }, &progress).map(drop)
-            }
+            Self::Delete(name, devices) => system
+                .delete(name, &names(devices), false, &progress)
+                .map(drop),
+            Self::Gc { all } => system
+                .store()
+                .gc(
+                    gc::Options {
+                        all,
+                        dry_run: false,
+                    },
+                    &progress,
+                )
+                .map(drop),
             Self::Import(image, device, name) => {
                 let image = path_of(image);
-                let import = Import { image: Path::new(&image), device, name: Some(name) };
+                let import = Import {
+                    image: Path::new(&image),
+                    device,
+                    name: Some(name),
+                };
                 system.import(&import, &progress).map(drop)
             }
             Self::Guest(image, _) | Self::Image(image, ..) => {
@@ -96,7 +112,8 @@ impl Expect {
             Step::Remove(d) => drop(next.attached.remove(d)),
             Step::Create(name, devices) => {
                 for d in all(devices) {
-                    next.snapshots.insert(key(&d, name), self.images[&d].clone());
+                    next.snapshots
+                        .insert(key(&d, name), self.images[&d].clone());
                 }
             }
             Step::Goto(name, devices) => {
@@ -109,19 +126,22 @@ impl Expect {
             }
             Step::Delete(name, []) => next.snapshots.retain(|(_, n), _| n != name),
             Step::Delete(name, devices) => {
-                next.snapshots.retain(|(d, n), _| n != name || !devices.contains(&d.as_str()));
+                next.snapshots
+                    .retain(|(d, n), _| n != name || !devices.contains(&d.as_str()));
             }
             Step::Gc { .. } => {}
             Step::Import(image, device, name) => {
                 next.heads.insert(device.into(), self.images[image].clone());
-                next.snapshots.insert(key(device, name), self.images[image].clone());
+                next.snapshots
+                    .insert(key(device, name), self.images[image].clone());
             }
             Step::Guest(image, seed) => {
                 let new = repainted(&self.images[image], seed);
                 next.images.insert(image.into(), Arc::new(new));
             }
             Step::Image(image, seed, bytes) => {
-                next.images.insert(image.into(), Arc::new(painted(seed, bytes)));
+                next.images
+                    .insert(image.into(), Arc::new(painted(seed, bytes)));
             }
         }
         next
@@ -132,35 +152,59 @@ impl Expect {
 pub struct Trace {
     /// What was acknowledged.
     pub sure: Expect,
-    /// The step that failed, and how.
-    pub failed: Option<(Step, Error)>,
+    /// The steps that failed, and how.
+    pub failed: Vec<(Step, Error)>,
 }
 
 impl Trace {
-    /// What may be there now: the step that failed was done, or was not. `None` where a guest was cut off.
-    pub fn allowed(&self) -> Option<Vec<Expect>> {
-        match &self.failed {
-            None => Some(vec![self.sure.clone()]),
-            Some((step, _)) if step.is_guest() => None,
-            Some((step, _)) => Some(vec![self.sure.clone(), self.sure.after(step)]),
+    pub fn of(from: &Expect) -> Self {
+        Self {
+            sure: from.clone(),
+            failed: Vec::new(),
         }
+    }
+
+    /// Takes a step; false when it fails.
+    pub fn take(&mut self, machine: &Machine, system: &System, step: &Step) -> bool {
+        match step.run(machine, system, &self.sure) {
+            Ok(()) => {
+                self.sure = self.sure.after(step);
+                true
+            }
+            Err(e) => {
+                self.failed.push((step.clone(), e));
+                false
+            }
+        }
+    }
+
+    /// What may be there now: each step that failed was done, or was not. `None` where a guest was cut off.
+    pub fn allowed(&self) -> Option<Vec<Expect>> {
+        let mut allowed = vec![self.sure.clone()];
+        for (step, _) in &self.failed {
+            if step.is_guest() {
+                return None;
+            }
+            let done: Vec<Expect> = allowed.iter().map(|e| e.after(step)).collect();
+            allowed.extend(done);
+        }
+        Some(allowed)
     }
 }
 
 /// Runs the steps until one fails.
 pub fn run(machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
-    let mut trace = Trace { sure: from.clone(), failed: None };
     let system = match machine.open() {
         Ok(system) => system,
         Err(e) => panic!("a store that was left well opens: {e:?}"),
     };
-    for step in steps {
-        if let Err(e) = step.run(machine, &system, &trace.sure) {
-            trace.failed = Some((step.clone(), e));
-            break;
-        }
-        trace.sure = trace.sure.after(step);
-    }
+    run_on(&system, machine, from, steps)
+}
+
+/// The same on a store that is open.
+pub fn run_on(system: &System, machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
+    let mut trace = Trace::of(from);
+    let _all_done = steps.iter().all(|step| trace.take(machine, system, step));
     trace
 }
 
@@ -168,8 +212,30 @@ pub fn run(machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
 pub fn prepared(seed: u64, tuning: Tuning, steps: &[Step]) -> (Machine, Expect) {
     let machine = Machine::new(seed, tuning);
     let trace = run(&machine, &Expect::default(), steps);
-    if let Some((step, e)) = trace.failed {
-        panic!("{step:?} fails on a good disk: {e:?}");
-    }
+    assert!(
+        trace.failed.is_empty(),
+        "on a good disk: {:?}",
+        trace.failed
+    );
     (machine, trace.sure)
+}
+
+/// Three devices with two snapshots each and one with three; the later ones hold much that is not shared.
+pub fn history() -> Vec<Step> {
+    vec![
+        Step::Image("a", 1, 24 * 4096),
+        Step::Image("b", 2, 20 * 4096 + 1),
+        Step::Image("c", 3, 24 * 4096 - 1),
+        Step::Add("a"),
+        Step::Add("b"),
+        Step::Add("c"),
+        Step::Create("one", &[]),
+        Step::Guest("a", 3),
+        Step::Guest("b", 4),
+        Step::Create("two", &[]),
+        Step::Guest("a", 5),
+        Step::Create("three", &["a"]),
+        Step::Guest("a", 8),
+        Step::Guest("b", 7),
+    ]
 }

@@ -710,6 +710,43 @@ fn each_rule_of_compact_can_be_switched_off_alone() {
     }
 }
 
+/// Two packs hold the same cluster. One gc marks before, one after a snapshot relies on the first pack; the later drops
+/// that one and keeps the other, which the earlier drops. Packs that are left.
+fn two_gcs(earlier_first: bool, rules: Rules) -> usize {
+    let (mut bench, packs, earlier) = Bench::with_packs(2);
+    bench.rules = rules;
+    let drop_second = compact(bench.catalog.seq(), &packs[1..], &[]);
+    let writer = bench.open();
+    bench.ops(writer, &[rely(&packs[..1], &[]), snapshot(3), Op::Close]);
+    let later = bench.open();
+    let drop_first = compact(bench.catalog.seq(), &packs[..1], &packs[1..]);
+    let mut both = [(earlier, drop_second), (later, drop_first)];
+    if !earlier_first {
+        both.reverse();
+    }
+    let [first, second] = both;
+    bench.ops(first.0, &[first.1]);
+    let refused = bench.try_ops(second.0, &[second.1]).is_err();
+    assert_eq!(refused, bench.catalog.packs().count() == 1);
+    bench.catalog.packs().count()
+}
+
+#[test]
+fn what_justifies_a_drop_is_not_dropped_by_another_gc() {
+    let all = Rules::default();
+    assert_eq!((two_gcs(true, all), two_gcs(false, all)), (1, 1));
+    let without = Rules {
+        kept_live: false,
+        ..all
+    };
+    assert_eq!(two_gcs(true, without), 0, "the snapshot lost its cluster");
+    let without = Rules {
+        kept_named: false,
+        ..all
+    };
+    assert_eq!(two_gcs(false, without), 0, "the snapshot lost its cluster");
+}
+
 #[test]
 fn a_session_that_was_ended_compacts_nothing() {
     let (mut bench, packs, gc) = Bench::with_packs(1);

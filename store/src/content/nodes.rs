@@ -1,4 +1,4 @@
-//! Manifest nodes from node packs. Nodes are few (one for 256 clusters and a few above), so the places of all of them are
+//! Manifest nodes from node packs. Nodes are few (one for 16 clusters and a few above), so the places of all of them are
 //! held in memory, 32 bytes each, and frames of nodes within a budget.
 
 use crate::catalog::Catalog;

@@ -154,9 +154,9 @@ impl<'a> Resolver<'a> {
                 }
             }
             if missing < before {
-                helped.push(pack.clone())
+                helped.push(pack.clone());
             } else {
-                idle.push(pack.clone())
+                idle.push(pack.clone());
             }
         }
         helped.append(&mut idle);

@@ -152,6 +152,11 @@ impl SimDisk {
         self.state().free_space()
     }
 
+    /// Reads succeed again.
+    pub fn heal_reads(&self) {
+        self.state().read_faults.clear();
+    }
+
     /// Whether files and names can be changed.
     pub fn set_read_only(&self, read_only: bool) {
         self.state().read_only = read_only;

@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn hash(n: usize) -> Hash {
-        Hash::of(&n.to_le_bytes())
+        Hash::of(&(n as u64).to_le_bytes())
     }
 
     /// Frames of these item counts, the first one begun in the block before, as many as fit.

@@ -1,4 +1,4 @@
-//! A manifest node: 256 children, each a hole, zeros, or a hash. See FORMAT.md 8.
+//! A manifest node: 16 children, each a hole, zeros, or a hash. See FORMAT.md 8.
 //!
 //! One node has one encoding: decoding refuses every other.
 
@@ -9,13 +9,10 @@ use crate::limits::{MANIFEST_FANOUT, MANIFEST_LEVELS_MAX};
 
 const MAGIC: &[u8; 4] = b"SMAN";
 const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 72;
+const HEAD_BYTES: usize = 12;
 const HASH_BYTES: usize = 32;
-/// Children whose kinds stand in one word.
-const PER_WORD: usize = 32;
-const WORDS: usize = MANIFEST_FANOUT / PER_WORD;
 /// The upper bit of each kind: set for hashes, and for the kind that there is not.
-const UPPER_BITS: u64 = 0xAAAA_AAAA_AAAA_AAAA;
+const UPPER_BITS: u32 = 0xAAAA_AAAA;
 
 /// Bytes of a node at most.
 pub const NODE_BYTES_MAX: usize = HEAD_BYTES + MANIFEST_FANOUT * HASH_BYTES;
@@ -32,7 +29,7 @@ pub enum Child {
 }
 
 impl Child {
-    fn kind(self) -> u64 {
+    fn kind(self) -> u32 {
         match self {
             Self::Hole => 0,
             Self::Zero => 1,
@@ -50,7 +47,7 @@ impl Child {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     level: u8,
-    kinds: [u64; WORDS],
+    kinds: u32,
     hashes: Box<[Hash]>,
 }
 
@@ -60,19 +57,15 @@ impl Node {
         self.level
     }
 
-    /// Child `i`, of 256.
+    /// Child `i`, of 16.
     pub fn child(&self, i: usize) -> Child {
-        let (word, shift) = (i / PER_WORD, 2 * (i % PER_WORD));
-        match (self.kinds[word] >> shift) & 3 {
+        let shift = 2 * i;
+        match (self.kinds >> shift) & 3 {
             0 => Child::Hole,
             1 => Child::Zero,
             _ => {
-                let before: u32 = self.kinds[..word]
-                    .iter()
-                    .map(|w| (w & UPPER_BITS).count_ones())
-                    .sum();
-                let here = (self.kinds[word] & UPPER_BITS & ((1 << shift) - 1)).count_ones();
-                Child::Hash(self.hashes[(before + here) as usize])
+                let before = self.kinds & UPPER_BITS & ((1 << shift) - 1);
+                Child::Hash(self.hashes[before.count_ones() as usize])
             }
         }
     }
@@ -90,8 +83,8 @@ impl Node {
     /// The kind of all children, if they are all holes or all zeros. Only a root may be so.
     pub fn uniform(&self) -> Option<Child> {
         let first = self.child(0);
-        let word = first.kind() * (UPPER_BITS >> 1);
-        (first.is_uniform() && self.kinds.iter().all(|w| *w == word)).then_some(first)
+        let kinds = first.kind() * (UPPER_BITS >> 1);
+        (first.is_uniform() && self.kinds == kinds).then_some(first)
     }
 
     /// The bytes.
@@ -99,7 +92,7 @@ impl Node {
         let mut out = Vec::with_capacity(HEAD_BYTES + self.hashes.len() * HASH_BYTES);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&[self.level, VERSION, 0, 0]);
-        out.extend(self.kinds.iter().flat_map(|word| word.to_le_bytes()));
+        out.extend_from_slice(&self.kinds.to_le_bytes());
         for hash in &self.hashes {
             out.extend_from_slice(&hash.0);
         }
@@ -114,18 +107,15 @@ impl Node {
         if head[..4] != *MAGIC || head[5..8] != [VERSION, 0, 0] {
             return Err(bad_node("magic, version or zeros are other"));
         }
-        if head[4] > MANIFEST_LEVELS_MAX {
+        if head[4] >= MANIFEST_LEVELS_MAX {
             return Err(bad_node("its level cannot be"));
         }
-        let mut kinds = [0; WORDS];
-        for (i, word) in kinds.iter_mut().enumerate() {
-            *word = u64::from_le_bytes(array_at(head, 8 + 8 * i));
-            if (*word & UPPER_BITS) >> 1 & *word != 0 {
-                return Err(bad_node("a child is of no known kind"));
-            }
+        let kinds = u32::from_le_bytes(array_at(head, 8));
+        if (kinds & UPPER_BITS) >> 1 & kinds != 0 {
+            return Err(bad_node("a child is of no known kind"));
         }
-        let hashes: u32 = kinds.iter().map(|w| (w & UPPER_BITS).count_ones()).sum();
-        if rest.len() != hashes as usize * HASH_BYTES {
+        let hashes = (kinds & UPPER_BITS).count_ones() as usize;
+        if rest.len() != hashes * HASH_BYTES {
             return Err(bad_node("its size does not fit its children"));
         }
         let hashes = rest
@@ -144,7 +134,7 @@ impl Node {
 #[derive(Debug, Clone)]
 pub struct NodeDraft {
     level: u8,
-    kinds: [u64; WORDS],
+    kinds: u32,
     hashes: Vec<Hash>,
     len: usize,
 }
@@ -154,7 +144,7 @@ impl NodeDraft {
     pub fn new(level: u8) -> Self {
         Self {
             level,
-            kinds: [0; WORDS],
+            kinds: 0,
             hashes: Vec::new(),
             len: 0,
         }
@@ -170,7 +160,7 @@ impl NodeDraft {
         self.len == 0
     }
 
-    /// True with all 256.
+    /// True with all 16.
     pub fn is_full(&self) -> bool {
         self.len == MANIFEST_FANOUT
     }
@@ -178,14 +168,14 @@ impl NodeDraft {
     /// Adds the same child `count` times.
     ///
     /// # Panics
-    /// With more children than 256.
+    /// With more children than 16.
     pub fn push(&mut self, child: Child, count: usize) {
         assert!(
             count <= MANIFEST_FANOUT - self.len,
-            "a node has 256 children"
+            "a node has 16 children"
         );
         for i in self.len..self.len + count {
-            self.kinds[i / PER_WORD] |= child.kind() << (2 * (i % PER_WORD));
+            self.kinds |= child.kind() << (2 * i);
             if let Child::Hash(hash) = child {
                 self.hashes.push(hash);
             }
@@ -201,7 +191,7 @@ impl NodeDraft {
             kinds: self.kinds,
             hashes,
         };
-        self.kinds = [0; WORDS];
+        self.kinds = 0;
         self.hashes.clear();
         self.len = 0;
         node
@@ -241,17 +231,16 @@ mod tests {
             &[Child::Hash(hash), Child::Zero, Child::Hole, Child::Zero],
         )
         .encode();
-        assert_eq!(bytes[..9], *b"SMAN\x02\x01\0\0\x46");
-        assert_eq!(bytes[9..72], [0; 63]);
-        assert_eq!(bytes[72..], hash.0);
+        assert_eq!(bytes[..12], *b"SMAN\x02\x01\0\0\x46\0\0\0");
+        assert_eq!(bytes[12..], hash.0);
     }
 
     #[test]
     fn uniform_means_all_of_one_kind() {
         assert_eq!(node(0, &[]).uniform(), Some(Child::Hole));
-        assert_eq!(node(1, &[Child::Zero; 256]).uniform(), Some(Child::Zero));
-        assert_eq!(node(1, &[Child::Zero; 255]).uniform(), None);
-        assert_eq!(node(1, &[Child::Hash(Hash([0; 32])); 256]).uniform(), None);
+        assert_eq!(node(1, &[Child::Zero; 16]).uniform(), Some(Child::Zero));
+        assert_eq!(node(1, &[Child::Zero; 15]).uniform(), None);
+        assert_eq!(node(1, &[Child::Hash(Hash([0; 32])); 16]).uniform(), None);
     }
 
     #[test]
@@ -266,12 +255,12 @@ mod tests {
         // Magic, level, version, zeros, an unknown kind, a kind more and one less that has a hash.
         for (at, value) in [
             (0, 0),
-            (4, 8),
+            (4, 13),
             (5, 2),
             (6, 1),
             (7, 1),
             (8, 3),
-            (71, 0x80),
+            (11, 0x80),
             (8, 0),
         ] {
             assert!(
@@ -281,13 +270,13 @@ mod tests {
         }
         assert!(Node::decode(&good[..good.len() - 1]).is_err());
         assert!(Node::decode(&[&good[..], &[0]].concat()).is_err());
-        assert!(Node::decode(&good[..71]).is_err() && Node::decode(&[]).is_err());
+        assert!(Node::decode(&good[..11]).is_err() && Node::decode(&[]).is_err());
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read_back(
-            level in 0u8..8, children in prop::collection::vec(child(), 0..=256),
+            level in 0u8..13, children in prop::collection::vec(child(), 0..=16),
         ) {
             let node = node(level, &children);
             let bytes = node.encode();
@@ -295,12 +284,12 @@ mod tests {
             let read = Node::decode(&bytes).unwrap();
             prop_assert_eq!(&read, &node);
             let padded = children.iter().copied().chain(std::iter::repeat(Child::Hole));
-            prop_assert!(read.children().eq(padded.take(256)));
+            prop_assert!(read.children().eq(padded.take(16)));
         }
 
         #[test]
         fn a_flipped_bit_gives_an_error_or_another_node(
-            children in prop::collection::vec(child(), 0..=256),
+            children in prop::collection::vec(child(), 0..=16),
             at: prop::sample::Index, bit in 0u8..8,
         ) {
             let good = node(1, &children);

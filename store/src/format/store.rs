@@ -179,7 +179,11 @@ mod tests {
     fn file() -> StoreFile {
         StoreFile {
             id: Uid([7; 16]),
-            geometry: Geometry::DEFAULT,
+            geometry: Geometry {
+                cluster_bytes: 16384,
+                frame_bytes: 262_144,
+                compression: Compression::Zstd(3),
+            },
         }
     }
 

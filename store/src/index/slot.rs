@@ -28,7 +28,16 @@ pub struct LocalSlots {
 /// An index and the lock of its slot. Fields drop in this order.
 struct Slotted {
     index: SledIndex,
-    _lock: File,
+    _lock: SlotLock,
+}
+
+struct SlotLock(File);
+
+impl Drop for SlotLock {
+    /// Closing is not enough: a child that was forked and has not yet executed keeps the lock with its copy of the file.
+    fn drop(&mut self) {
+        rustix::fs::flock(&self.0, FlockOperation::Unlock).ok();
+    }
 }
 
 impl LocalSlots {
@@ -46,13 +55,13 @@ impl LocalSlots {
     }
 
     /// The slot's lock; `None` when somebody has it or no lock file can be made.
-    fn lock(&self, n: usize) -> Option<File> {
+    fn lock(&self, n: usize) -> Option<SlotLock> {
         let path = self.root.join(format!("index-{n}.lock"));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let flags = flags | OFlags::NONBLOCK;
         let file = File::from(rustix::fs::open(&path, flags, Mode::from(0o644)).ok()?);
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
-        Some(file)
+        Some(SlotLock(file))
     }
 
     /// Opens slot `n`, whose lock is held; anew if it is unfit, then with the reason.

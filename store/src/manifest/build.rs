@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::format::manifest::{Child, NodeDraft};
 use crate::id::Hash;
-use crate::limits::MANIFEST_FANOUT;
+use crate::limits::{MANIFEST_FANOUT, MANIFEST_FANOUT_BITS};
 use crate::manifest::tree::{check_clusters, span};
 use crate::manifest::{NodeSink, height};
 
@@ -20,7 +20,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A builder for a disk of so many clusters; more than 2^56 are refused by the first push.
+    /// A builder for a disk of so many clusters; more than 2^52 are refused by the first push.
     pub fn new(clusters: u64) -> Self {
         let drafts = (0..=height(clusters)).map(NodeDraft::new).collect();
         Self {
@@ -71,8 +71,9 @@ impl Builder {
     fn fill(&mut self, child: Child, mut count: u64, sink: &mut NodeSink<'_>) -> Result<()> {
         while count > 0 {
             // The highest level on which a child begins here and ends within the run.
-            let aligned = (self.at.trailing_zeros() / 8).min(self.drafts.len() as u32 - 1);
-            let level = (count.ilog2() / 8).min(aligned) as usize;
+            let aligned = self.at.trailing_zeros() / MANIFEST_FANOUT_BITS;
+            let fits = count.ilog2() / MANIFEST_FANOUT_BITS;
+            let level = aligned.min(fits).min(self.drafts.len() as u32 - 1) as usize;
             let draft = &mut self.drafts[level];
             let room = (MANIFEST_FANOUT - draft.len()) as u64;
             let children = room.min(count / span(level as u8));
@@ -120,16 +121,18 @@ mod tests {
         let wanted = [
             (0, 0),
             (1, 0),
-            (256, 0),
-            (257, 1),
-            (65536, 1),
-            (65537, 2),
-            (1 << 51, 6),
+            (16, 0),
+            (17, 1),
+            (256, 1),
+            (257, 2),
+            (65536, 3),
+            (65537, 4),
+            (1 << 51, 12),
         ];
         for (clusters, level) in wanted {
             assert_eq!(height(clusters), level, "{clusters}");
         }
-        assert_eq!(height(u64::MAX), 7);
+        assert_eq!(height(u64::MAX), 12);
     }
 
     #[test]
@@ -143,7 +146,7 @@ mod tests {
     #[test]
     fn the_largest_sparse_disks_need_a_few_nodes() {
         // 1 TiB and 8 EiB of 4 KiB clusters.
-        for clusters in [1u64 << 28, 1 << 51, (1 << 51) - 1, 1 << 56] {
+        for clusters in [1u64 << 28, 1 << 51, (1 << 51) - 1, 1 << 52] {
             for child in [Child::Hole, Child::Zero] {
                 let nodes = MemoryNodes::default();
                 let root = build(
@@ -155,7 +158,7 @@ mod tests {
                         child,
                     }],
                 );
-                assert!(nodes.len() <= 7);
+                assert!(nodes.len() <= 13);
                 let mut told = 0;
                 for piece in Walker::new(&nodes, root, clusters).unwrap() {
                     match piece.unwrap() {
@@ -192,7 +195,7 @@ mod tests {
                 child: hash(1),
             }],
         );
-        assert_eq!(nodes.len(), 7);
+        assert_eq!(nodes.len(), 13);
         let mut walker = Walker::new(&nodes, root, clusters).unwrap();
         assert_eq!(walker.lookup(at).unwrap(), hash(1));
         assert_eq!(walker.lookup(at + 1).unwrap(), Child::Hole);

@@ -90,8 +90,10 @@ fn walked(nodes: &MemoryNodes, root: Hash, clusters: u64) -> Plain {
 fn size() -> impl Strategy<Value = usize> {
     prop_oneof![
         0usize..3,
+        14usize..19,
         250usize..260,
         500usize..800,
+        4090usize..4100,
         65_530usize..65_545,
         131_000usize..131_100
     ]
@@ -101,7 +103,12 @@ fn size() -> impl Strategy<Value = usize> {
 type Writes = Vec<(prop::sample::Index, usize, u8)>;
 
 fn writes() -> impl Strategy<Value = Writes> {
-    let length = prop_oneof![1usize..5, 200usize..600, 65_000usize..66_000, Just(200_000)];
+    let length = prop_oneof![
+        1usize..40,
+        200usize..600,
+        65_000usize..66_000,
+        Just(200_000)
+    ];
     prop::collection::vec((any::<prop::sample::Index>(), length, 0u8..5), 0..8)
 }
 
@@ -115,7 +122,7 @@ fn write(plain: &mut Plain, writes: &Writes) {
         let at = if at % 3 == 0 {
             at
         } else {
-            (at & !0xff) + at % 2
+            (at & !0xf) + at % 2
         }
         .min(plain.len() - 1);
         let length = if *what > 1 { *length % 600 } else { *length };

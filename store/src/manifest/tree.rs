@@ -3,12 +3,12 @@
 use crate::error::{Error, Result};
 use crate::format::manifest::{Child, Node};
 use crate::id::Hash;
-use crate::limits::MANIFEST_FANOUT;
+use crate::limits::{MANIFEST_FANOUT, MANIFEST_FANOUT_BITS, MANIFEST_LEVELS_MAX};
 use crate::manifest::{NodeSource, height};
 use std::sync::Arc;
 
-/// Largest number of clusters: child numbers and ends of subtrees then fit a u64 on every level.
-const CLUSTERS_MAX: u64 = 1 << 56;
+/// Largest number of clusters: what a root of the highest level covers.
+const CLUSTERS_MAX: u64 = 1 << (MANIFEST_FANOUT_BITS * MANIFEST_LEVELS_MAX as u32);
 
 /// A tree of a disk.
 pub(super) struct Tree<'a> {
@@ -115,7 +115,7 @@ impl<'a> Tree<'a> {
 
 /// Clusters of one child of a node of `level`.
 pub(super) fn span(level: u8) -> u64 {
-    1 << (8 * level)
+    1 << (MANIFEST_FANOUT_BITS * u32::from(level))
 }
 
 /// Refuses disks that no tree can be made for.

@@ -20,13 +20,13 @@ pub enum Piece {
         /// `Hole` or `Zero`.
         child: Child,
     },
-    /// Up to 256 clusters of several kinds: child `i` of the node is cluster `first + i`.
+    /// Up to 16 clusters of several kinds: child `i` of the node is cluster `first + i`.
     Leaf {
         /// Cluster of child 0.
         first: u64,
         /// The node.
         node: Arc<Node>,
-        /// Clusters in it; fewer than 256 only at the end of the disk.
+        /// Clusters in it; fewer than 16 only at the end of the disk.
         count: u64,
     },
 }
@@ -72,12 +72,11 @@ impl<'a> Walker<'a> {
             let why = format!("cluster {cluster} of a disk of {}", self.tree.clusters);
             return Err(Error::invalid("looking a cluster up", why));
         }
-        match self.descend(cluster)? {
-            Some((_, _, child)) => Ok(child),
-            None => {
-                let (node, first) = self.top();
-                Ok(node.child((cluster - first) as usize))
-            }
+        if let Some((_, _, child)) = self.descend(cluster)? {
+            Ok(child)
+        } else {
+            let (node, first) = self.top();
+            Ok(node.child((cluster - first) as usize))
         }
     }
 
@@ -215,7 +214,7 @@ mod tests {
             Some(Ok(Piece::Leaf { first, count, .. })) => (first, count),
             other => panic!("{other:?}"),
         };
-        assert_eq!(leaf(walker.next()), (69_888, 256));
+        assert_eq!(leaf(walker.next()), (70_000, 16));
         walker.seek(10);
         let wanted = Piece::Uniform {
             first: 10,
@@ -252,7 +251,7 @@ mod tests {
         assert_eq!(walker.lookup(5).unwrap(), hash(1));
         let reads = nodes.reads();
         assert_eq!(walker.lookup(6).unwrap(), hash(2));
-        assert_eq!(walker.lookup(250).unwrap(), Child::Hole);
+        assert_eq!(walker.lookup(15).unwrap(), Child::Hole);
         assert_eq!(nodes.reads(), reads);
     }
 
@@ -261,25 +260,25 @@ mod tests {
         let nodes = MemoryNodes::default();
         let runs: Vec<Run> = (0..4)
             .map(|n| Run {
-                first: n * 256,
+                first: n * 16,
                 count: 1,
                 child: hash(n),
             })
             .collect();
-        let root = build(&nodes, 1000, &runs);
+        let root = build(&nodes, 100, &runs);
         let Child::Hash(second) = nodes.node(&root).unwrap().child(1) else {
             panic!()
         };
         nodes.remove(&second);
-        let mut walker = Walker::new(&nodes, root, 1000).unwrap();
+        let mut walker = Walker::new(&nodes, root, 100).unwrap();
         assert!(walker.next().unwrap().is_ok());
-        assert_eq!(walker.position(), 256);
+        assert_eq!(walker.position(), 16);
         assert_eq!(
             walker.next().unwrap().unwrap_err().kind(),
             ErrorKind::Corrupt
         );
-        assert_eq!(walker.position(), 512);
-        assert_eq!(walker.by_ref().flatten().count(), 2);
+        assert_eq!(walker.position(), 32);
+        assert_eq!(walker.by_ref().flatten().count(), 3);
     }
 
     #[test]
@@ -287,44 +286,44 @@ mod tests {
         let nodes = MemoryNodes::default();
         let leaf = put(&nodes, 0, &[(hash(1), 1)]);
         let holes = put(&nodes, 0, &[]);
-        let over = put(&nodes, 0, &[(hash(1), 1), (Child::Zero, 255)]);
+        let over = put(&nodes, 0, &[(hash(1), 1), (Child::Zero, 15)]);
         let nested = put(&nodes, 1, &[(Child::Hash(leaf), 1)]);
         let cases = [
-            ("a root of another level", leaf, 1000),
-            ("a root of another level", nested, 100),
+            ("a root of another level", leaf, 100),
+            ("a root of another level", nested, 10),
             (
                 "a child of another level",
                 put(&nodes, 2, &[(Child::Hash(leaf), 1)]),
-                100_000,
+                1000,
             ),
             (
                 "a node of itself",
                 put(&nodes, 1, &[(Child::Hash(nested), 1)]),
-                1000,
+                100,
             ),
             (
                 "a uniform child",
                 put(&nodes, 1, &[(Child::Hash(holes), 1)]),
-                1000,
+                100,
             ),
-            ("clusters past the end", over, 255),
+            ("clusters past the end", over, 15),
             (
                 "zeros past the end",
                 put(&nodes, 1, &[(Child::Zero, 2)]),
-                300,
+                20,
             ),
             (
                 "nodes past the end",
                 put(&nodes, 1, &[(Child::Hole, 2), (Child::Hash(leaf), 1)]),
-                512,
+                32,
             ),
-            ("a missing root", Hash([7; 32]), 100),
+            ("a missing root", Hash([7; 32]), 10),
         ];
         for (what, root, clusters) in cases {
             let error = first_error(&nodes, root, clusters).expect(what);
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
         }
-        assert!(first_error(&nodes, over, 256).is_none());
+        assert!(first_error(&nodes, over, 16).is_none());
         assert!(first_error(&nodes, holes, 0).is_none());
         let error = first_error(&nodes, holes, u64::MAX).unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

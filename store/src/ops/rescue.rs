@@ -8,7 +8,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Content, PackKind};
 use crate::format::manifest::{Child, Node};
-use crate::format::pack::PackHeader;
+use crate::format::pack::{HEADER_BYTES, PackHeader};
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, PackNumber, SessionId, Uid};
 use crate::index::{Key, key_of};
@@ -144,11 +144,13 @@ impl<'a> Heap<'a> {
     ) -> Result<()> {
         let bytes = get_whole(self.objects, &name.key(), u64::from(PACK_BYTES_MAX))?;
         let number = PackNumber(self.packs.len() as u32);
-        let header = PackHeader::decode(&bytes).ok();
+        let header = bytes
+            .get(..HEADER_BYTES)
+            .and_then(|header| PackHeader::decode(header).ok());
         if let (Some(header), 0) = (&header, self.cluster_bytes) {
             self.cluster_bytes = header.cluster_bytes;
         }
-        let kind = header.map_or(PackKind::Clusters, |h| h.kind);
+        let kind = header.map_or_else(|| self.kind_of_frames(name, &bytes), |h| h.kind);
         self.packs.push((name, kind));
         for found in Scanner::new(&bytes, name, kind, self.cluster_bytes) {
             match found {
@@ -171,6 +173,16 @@ impl<'a> Heap<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What a pack without a header holds: frames of one kind are none of the other.
+    fn kind_of_frames(&self, name: PackName, bytes: &[u8]) -> PackKind {
+        let mut found = Scanner::new(bytes, name, PackKind::Nodes, self.cluster_bytes);
+        if found.any(|found| matches!(found, Scanned::Frame { .. })) {
+            PackKind::Nodes
+        } else {
+            PackKind::Clusters
+        }
     }
 
     /// An item that has the hash, wherever a good copy is.
@@ -221,26 +233,21 @@ impl<'a> Heap<'a> {
         };
         Progress::add(&progress.bytes_total, content.size);
         let mut at = 0;
-        while at < clusters {
-            progress.check()?;
-            let piece = Walker::new(self, content.root, clusters).and_then(|mut w| {
-                w.seek(at);
-                w.next().transpose()
-            });
-            let next = match piece {
-                Ok(None) => clusters,
-                Ok(Some(piece)) => {
-                    self.write_piece(&piece, &*file, content.size, size, &mut lose)?;
-                    piece.end()
+        match Walker::new(self, content.root, clusters) {
+            Ok(mut walker) => {
+                while let Some(piece) = walker.next() {
+                    progress.check()?;
+                    let next = walker.position();
+                    match piece {
+                        Ok(p) => self.write_piece(&p, &*file, content.size, size, &mut lose)?,
+                        // The walk goes on behind what the unreadable node covers.
+                        Err(_) => lose(at, next),
+                    }
+                    Progress::add(&progress.bytes_done, (next - at) * size);
+                    at = next;
                 }
-                Err(_) => {
-                    let next = ((at / 256 + 1) * 256).min(clusters);
-                    lose(at, next);
-                    next
-                }
-            };
-            Progress::add(&progress.bytes_done, (next - at) * size);
-            at = next;
+            }
+            Err(_) => lose(0, clusters),
         }
         file.sync()?;
         Ok(lost)
@@ -268,7 +275,7 @@ impl<'a> Heap<'a> {
                     match node.child(i as usize) {
                         Child::Hole => {}
                         Child::Zero => {
-                            crate::ops::restore::write_zeros(file, at * size, end(at + 1))?
+                            crate::ops::restore::write_zeros(file, at * size, end(at + 1))?;
                         }
                         Child::Hash(hash) => match self.item(&hash) {
                             Some(bytes) => {

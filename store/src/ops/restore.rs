@@ -8,6 +8,7 @@ use crate::disk::DiskFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Content, Op, PackKind, SessionKind};
 use crate::format::manifest::Child;
+use crate::limits::MANIFEST_FANOUT;
 use crate::log::Session;
 use crate::manifest::walk::{Piece, Walker};
 use crate::object::Purse;
@@ -236,7 +237,7 @@ fn next_wants(
 ) -> Result<(u64, bool)> {
     wants.clear();
     let mut to = 0;
-    while wants.len() + 256 <= WINDOW {
+    while wants.len() + MANIFEST_FANOUT <= WINDOW {
         let Some(piece) = walker.next().transpose()? else {
             return Ok((to, false));
         };

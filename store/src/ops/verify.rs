@@ -124,7 +124,7 @@ impl Store {
                 });
             }
         }
-        self.verify_snapshots(&catalog, suspects, &mut report, progress)?;
+        self.verify_snapshots(&catalog, &suspects, &mut report, progress)?;
         self.local.put_note(NOTE, &[]).unwrap_or_default();
         Ok(report)
     }
@@ -207,19 +207,23 @@ impl Store {
     fn verify_snapshots(
         &self,
         catalog: &Catalog,
-        suspects: BTreeSet<Hash>,
+        suspects: &BTreeSet<Hash>,
         report: &mut Report,
         progress: &Progress,
     ) -> Result<()> {
         report.snapshots = catalog.snapshots().count() as u64;
         let mut lost = BTreeSet::new();
+        let mut all_read = true;
         let found = self.on_settled(|now| {
             let marks = self.mark(now, &now.roots(), &|_| false, progress)?;
-            let all_there = marks.missing.is_empty();
-            lost = self.lost(marks, &suspects, progress)?;
-            match all_there {
-                true => Ok(()),
-                false => Err(Error::corrupt("verifying", "clusters or nodes are missing")),
+            // What a node that cannot be read leads to is lost with it, whether or not it has been missed.
+            all_read = marks.broken.is_empty();
+            let all_there = marks.missing.is_empty() && all_read;
+            lost = self.lost(marks, suspects, progress)?;
+            if all_there {
+                Ok(())
+            } else {
+                Err(Error::corrupt("verifying", "clusters or nodes are missing"))
             }
         });
         // What is missing is in the report.
@@ -230,7 +234,7 @@ impl Store {
                 Err(e)
             }
         })?;
-        if lost.is_empty() {
+        if lost.is_empty() && all_read {
             return Ok(());
         }
         let mut known: BTreeMap<Hash, Vec<std::ops::Range<u64>>> = BTreeMap::new();
@@ -287,32 +291,29 @@ impl Store {
                 _ => extents.push(range),
             }
         };
-        let Ok(nodes) = self.nodes() else {
+        let nodes = self.nodes();
+        let walker = nodes
+            .as_ref()
+            .map(|nodes| Walker::new(nodes, content.root, clusters));
+        let Ok(Ok(mut walker)) = walker else {
             add(0, clusters);
             return extents;
         };
         let mut at = 0;
-        while at < clusters {
-            match next_piece(&nodes, content, clusters, at) {
-                Ok(None) => break,
-                Ok(Some(piece)) => {
-                    if let Piece::Leaf { first, node, count } = &piece {
-                        for i in 0..*count {
-                            if matches!(node.child(i as usize), Child::Hash(h) if lost.contains(&h))
-                            {
-                                add(first + i, first + i + 1);
-                            }
+        while let Some(piece) = walker.next() {
+            match piece {
+                Ok(Piece::Leaf { first, node, count }) => {
+                    for i in 0..count {
+                        if matches!(node.child(i as usize), Child::Hash(h) if lost.contains(&h)) {
+                            add(first + i, first + i + 1);
                         }
                     }
-                    at = piece.end();
                 }
-                // What a node covers at least: its leaf.
-                Err(_) => {
-                    let next = (at / 256 + 1) * 256;
-                    add(at, next.min(clusters));
-                    at = next;
-                }
+                Ok(Piece::Uniform { .. }) => {}
+                // The walk goes on behind what the unreadable node covers.
+                Err(_) => add(at, walker.position()),
             }
+            at = walker.position();
         }
         extents
     }
@@ -326,7 +327,7 @@ impl Store {
         let due = {
             let mut good = good.lock().unwrap_or_else(PoisonError::into_inner);
             good.insert(name);
-            good.len() % NOTE_EVERY == 0
+            good.len().is_multiple_of(NOTE_EVERY)
         };
         if due {
             self.put_remembered(good);
@@ -339,17 +340,6 @@ impl Store {
             crate::format::codec::encode(&*good.lock().unwrap_or_else(PoisonError::into_inner));
         self.local.put_note(NOTE, &note).unwrap_or_default();
     }
-}
-
-fn next_piece(
-    nodes: &crate::content::nodes::Nodes<'_>,
-    content: Content,
-    clusters: u64,
-    at: u64,
-) -> Result<Option<Piece>> {
-    let mut walker = Walker::new(nodes, content.root, clusters)?;
-    walker.seek(at);
-    walker.next().transpose()
 }
 
 fn describe(e: &Error) -> String {

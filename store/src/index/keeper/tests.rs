@@ -233,7 +233,7 @@ fn threads_that_meet_a_failure_together_all_get_answers() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                (0..100).for_each(|n| assert!(keeper.lookup(&key(n)).iter().count() <= 1))
+                (0..100).for_each(|n| assert!(keeper.lookup(&key(n)).iter().count() <= 1));
             });
         }
     });

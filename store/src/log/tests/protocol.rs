@@ -9,6 +9,7 @@ use super::actors;
 use crate::catalog::{Catalog, Rules};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Entry, Op};
+use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, SessionId, Uid};
 use crate::log::{Log, Options, fold};
 use crate::object::memory::{Gate, MemoryObjects};
@@ -39,7 +40,8 @@ pub fn root_of(set: Set) -> Hash {
     Hash(bytes)
 }
 
-fn set_of(root: &Hash) -> Set {
+/// What it names.
+pub fn set_of(root: &Hash) -> Set {
     Set::from_le_bytes([root.0[0], root.0[1]])
 }
 
@@ -73,6 +75,8 @@ impl World for Steady {
 /// What is true whatever anybody believes: the fold of the entries that came to stand at the end of the log.
 struct Truth {
     catalog: Catalog,
+    /// Checksum of every entry, from the first on.
+    chain: Vec<Hash>,
     /// Entries that took effect.
     done: BTreeSet<(SessionId, u64)>,
     /// Snapshots that ever were.
@@ -125,6 +129,7 @@ impl Sim {
     fn new(seed: u64, rules: Rules) -> Rc<Self> {
         let truth = Truth {
             catalog: Catalog::default(),
+            chain: Vec::new(),
             done: BTreeSet::new(),
             put: BTreeSet::new(),
             makers: BTreeSet::new(),
@@ -309,22 +314,25 @@ impl Sim {
         let mut truth = self.truth.borrow_mut();
         let next = truth.catalog.seq() + 1;
         let seq: u64 = key["log/".len()..].parse().expect("a key of the log");
-        if seq != next {
-            if seq > next {
-                self.fail(format!("entry {seq} was put before entry {next}"));
-            }
-            self.count("dead slot");
-            return;
-        }
         let Ok(bytes) = get_whole(&self.store, key, 1 << 20) else {
             return;
         };
         let read = fold::decode_entry(&bytes, seq).expect("whole, it was just put");
+        if seq > next {
+            return self.fail(format!("entry {seq} was put before entry {next}"));
+        }
+        if seq < next {
+            if truth.chain[seq as usize - 1] != read.checksum {
+                self.count("dead slot");
+            }
+            return;
+        }
         if read.previous != truth.catalog.tip() {
             self.fail(format!("entry {seq} does not follow entry {}", next - 1));
         }
         let (catalog, valid) = truth.catalog.apply(read.checksum, &read.entry, self.rules);
         truth.catalog = catalog;
+        truth.chain.push(read.checksum);
         if valid.is_ok() {
             self.take_effect(&mut truth, &read.entry);
         }
@@ -340,22 +348,29 @@ impl Sim {
             ));
         }
         for op in &entry.ops {
-            let Op::PutSnapshot { record, .. } = op else {
-                continue;
-            };
-            truth.put.insert(record.uid);
-            if !truth
-                .makers
-                .insert(record.group.expect("actors name themselves"))
-            {
-                self.fail(format!("{:?} made two snapshots", record.group));
+            match op {
+                Op::PutSnapshot { record, .. } => self.exists(truth, record),
+                Op::GotoBegin { record } => {
+                    let device = &record.devices[0];
+                    let both = (set_of(&device.undo.root), set_of(&device.target.root));
+                    self.images.borrow_mut().insert(record.uid, both);
+                }
+                _ => {}
             }
-            if self.torn.borrow().contains(&record.uid) {
-                self.fail(format!(
-                    "{:?} is of an image that was being written",
-                    record.uid
-                ));
-            }
+        }
+    }
+
+    fn exists(&self, truth: &mut Truth, record: &SnapshotRecord) {
+        truth.put.insert(record.uid);
+        let maker = record.group.expect("actors name themselves");
+        if !truth.makers.insert(maker) {
+            self.fail(format!("{maker:?} made two snapshots"));
+        }
+        if self.torn.borrow().contains(&record.uid) {
+            self.fail(format!(
+                "{:?} is of an image that was being written",
+                record.uid
+            ));
         }
     }
 
@@ -508,15 +523,14 @@ fn no_interleaving_loses_anything() {
 /// A rule, and how to switch it off.
 type Off = (&'static str, fn(&mut Rules));
 
-const RULES: [Off; 14] = [
+/// All but `kept_live` and `kept_named`: it takes a writer between two gcs to need those, so that `catalog` has the script.
+const RULES: [Off; 12] = [
     ("roots_reachable", |r| r.roots_reachable = false),
     ("packs_live", |r| r.packs_live = false),
     ("session_open", |r| r.session_open = false),
     ("spare_open", |r| r.spare_open = false),
     ("spare_pinned", |r| r.spare_pinned = false),
     ("spare_named", |r| r.spare_named = false),
-    ("kept_live", |r| r.kept_live = false),
-    ("kept_named", |r| r.kept_named = false),
     ("counter_newer", |r| r.counter_newer = false),
     ("goto_reachable", |r| r.goto_reachable = false),
     ("gotos_counted", |r| r.gotos_counted = false),
@@ -531,7 +545,7 @@ fn every_rule_that_is_switched_off_loses_something() {
     for (name, off) in RULES {
         let mut rules = Rules::default();
         off(&mut rules);
-        let found = (0..20_000).find_map(|seed| run(seed, rules).violation.map(|why| (seed, why)));
+        let found = (0..5000).find_map(|seed| run(seed, rules).violation.map(|why| (seed, why)));
         match found {
             Some((seed, why)) => println!("{name}: seed {seed}: {why}"),
             None => idle.push(name),

@@ -8,9 +8,9 @@ use crate::content::nodes::Nodes;
 use crate::content::resolve::{HashSet as Hashes, readable};
 use crate::error::{Error, Result};
 use crate::format::entry::PackKind;
-use crate::format::manifest::Child;
+use crate::format::manifest::{Child, Node};
 use crate::id::{Hash, PackNumber};
-use crate::manifest::nodes::each_node;
+use crate::manifest::nodes::each_readable_node;
 use crate::ops::ingest::record_copy;
 use crate::pack::table::Table;
 use crate::progress::Progress;
@@ -169,7 +169,7 @@ fn leaves(
 ) -> Hashes {
     let mut hashes: Vec<Hash> = Vec::new();
     for root in roots {
-        let walked = each_node(nodes, *root, visited, &mut |_, node| {
+        let mut take = |_: &Hash, node: &Node| {
             if node.level() != 0 {
                 return Ok(());
             }
@@ -185,6 +185,10 @@ fn leaves(
                 hashes.sort_unstable();
                 hashes.dedup();
             }
+            Ok(())
+        };
+        let walked = each_readable_node(nodes, *root, visited, &mut take, &mut |hash, e| {
+            broken.push((*hash, e));
             Ok(())
         });
         if let Err(e) = walked {

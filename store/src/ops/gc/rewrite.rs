@@ -5,6 +5,7 @@ use crate::catalog::PackState;
 use crate::codec::{EncodedFrame, decode_frame, encode_frame, frame_check};
 use crate::error::{Error, Result};
 use crate::format::entry::PackKind;
+use crate::format::pack::FRAME_ITEMS_MAX;
 use crate::geometry::Geometry;
 use crate::id::{Hash, PackName, Uid};
 use crate::object::Objects;
@@ -174,7 +175,9 @@ impl<'a> Rewriter<'a> {
     fn is_full(&self) -> bool {
         match self.kind {
             PackKind::Clusters => self.hashes.len() == self.geometry.clusters_per_frame(),
-            PackKind::Nodes => self.items.len() >= NODE_FRAME_BYTES,
+            PackKind::Nodes => {
+                self.items.len() >= NODE_FRAME_BYTES || self.hashes.len() == FRAME_ITEMS_MAX
+            }
         }
     }
 

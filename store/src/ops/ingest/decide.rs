@@ -145,7 +145,7 @@ impl Writer<'_> {
         let first = match &part.part {
             Part::Run(run) => run.first,
             Part::Hole { first, count } => {
-                self.count_hole(disk, count * size, progress);
+                Self::count_hole(disk, count * size, progress);
                 return disk.add(*first, *count, Child::Hole, self);
             }
         };
@@ -184,7 +184,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn count_hole(&self, disk: &mut Disk, bytes: u64, progress: &Progress) {
+    fn count_hole(disk: &mut Disk, bytes: u64, progress: &Progress) {
         disk.counts.empty += bytes;
         Progress::add(&progress.bytes_done, bytes);
         Progress::add(&progress.bytes_empty, bytes);

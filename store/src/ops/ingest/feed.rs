@@ -3,12 +3,11 @@
 use super::{Input, RUN_BYTES};
 use crate::disk::{DiskFile, Extent};
 use crate::error::Result;
-use crate::format::manifest::{Child, Node};
+use crate::format::manifest::Child;
 use crate::manifest::NodeSource;
 use crate::manifest::walk::{Piece, Walker};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// The next part of an input, in order.
 pub enum Part {
@@ -29,29 +28,8 @@ pub struct Run {
     pub first: u64,
     /// How many.
     pub count: u64,
-    /// The parent's children there.
-    pub parent: Parent,
-}
-
-/// What the parent has at a run. A run never spans two leaf nodes.
-pub enum Parent {
-    /// No parent, or past its end.
-    None,
-    /// All of one kind.
-    Uniform(Child),
-    /// A leaf and the position of the run's first cluster in it.
-    Leaf(Arc<Node>, usize),
-}
-
-impl Parent {
-    /// The parent's hash of the run's cluster `i`.
-    pub fn is(&self, i: usize, hash: &Child) -> bool {
-        match self {
-            Self::None => false,
-            Self::Uniform(child) => child == hash,
-            Self::Leaf(node, at) => node.child(at + i) == *hash,
-        }
-    }
+    /// The parent's children there; shorter where the parent ends.
+    pub parent: Vec<Child>,
 }
 
 /// Cuts one input.
@@ -133,41 +111,45 @@ impl<'a> Feed<'a> {
         } else {
             self.next + 1
         };
-        let step = (RUN_BYTES / self.cluster_bytes).clamp(1, 256);
+        let step = (RUN_BYTES / self.cluster_bytes).max(1);
         let aligned = (self.next / step + 1) * step;
         let count = data_end.min(aligned).min(stop).max(self.next + 1) - self.next;
         let run = Run {
             first: self.next,
             count,
-            parent: self.parent_at(self.next)?,
+            parent: self.parent_at(self.next, count)?,
         };
         self.next += count;
         Ok(Some(Part::Run(run)))
     }
 
-    fn parent_at(&mut self, cluster: u64) -> Result<Parent> {
+    /// The parent's children at `first .. first + count`, of as many leaves as that takes.
+    fn parent_at(&mut self, first: u64, count: u64) -> Result<Vec<Child>> {
+        let mut children = Vec::new();
         let Some(walker) = &mut self.parent else {
-            return Ok(Parent::None);
+            return Ok(children);
         };
-        while self.piece.as_ref().is_none_or(|p| p.end() <= cluster) {
-            walker.seek(cluster);
-            self.piece = walker.next().transpose()?;
-            if self.piece.is_none() {
+        let (mut at, end) = (first, first + count);
+        while at < end {
+            if self.piece.as_ref().is_none_or(|p| p.end() <= at) {
+                walker.seek(at);
+                self.piece = walker.next().transpose()?;
+            }
+            let Some(piece) = &self.piece else {
                 self.parent = None;
-                return Ok(Parent::None);
+                break;
+            };
+            let stop = piece.end().min(end);
+            match piece {
+                Piece::Leaf { first, node, .. } => {
+                    children.extend((at - first..stop - first).map(|i| node.child(i as usize)));
+                }
+                Piece::Uniform { child, .. } => {
+                    children.resize(children.len() + (stop - at) as usize, *child);
+                }
             }
+            at = stop;
         }
-        Ok(match &self.piece {
-            Some(Piece::Leaf { first, node, .. }) => {
-                Parent::Leaf(node.clone(), (cluster - first) as usize)
-            }
-            // A uniform piece may end within the run: what is past it is then not found equal, which costs a look-up.
-            Some(Piece::Uniform {
-                first,
-                count,
-                child,
-            }) if first + count > cluster => Parent::Uniform(*child),
-            _ => Parent::None,
-        })
+        Ok(children)
     }
 }

@@ -30,7 +30,7 @@ use scan::Batch;
 use std::ops::Range;
 
 /// Bytes read before the next decision: a batch.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 16 << 20;
 /// Bytes that one task reads and hashes.
 const RUN_BYTES: u64 = 256 << 10;
 /// Bytes that one of several inputs gives to a batch before the next one's turn.
@@ -133,7 +133,10 @@ impl Writer<'_> {
                         ranges,
                     )
                 }
-                None => (Manifest::Built(Builder::new(clusters)), vec![0..clusters]),
+                None => (
+                    Manifest::Built(Builder::new(clusters)),
+                    std::iter::once(0..clusters).collect(),
+                ),
             };
             let bytes = ranges.iter().map(|r| (r.end - r.start) * size).sum();
             Progress::add(&progress.bytes_total, bytes);

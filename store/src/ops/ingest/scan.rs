@@ -163,7 +163,7 @@ fn judge(cluster: &[u8], run: &Run, i: usize, index: &Keeper) -> Seen {
         return Seen::Zero;
     }
     let hash = Hash::of(cluster);
-    if run.parent.is(i, &Child::Hash(hash)) {
+    if run.parent.get(i) == Some(&Child::Hash(hash)) {
         return Seen::Parent(hash);
     }
     Seen::Other(hash, index.lookup(&key_of(&hash)))

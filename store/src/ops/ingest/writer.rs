@@ -12,6 +12,7 @@ use crate::content::tables::Tables;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Op, PackKind, PackRecord, SessionKind};
 use crate::format::envelope::{self, EnvelopeKind};
+use crate::format::pack::FRAME_ITEMS_MAX;
 use crate::format::snapshot::SnapshotRecord;
 use crate::geometry::{Compression, Geometry};
 use crate::id::{Hash, PackName, Sequence};
@@ -25,7 +26,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Bytes of manifest nodes in a frame.
+/// Bytes of manifest nodes in a frame; small nodes end it sooner, by their number.
 pub(crate) const NODE_FRAME_BYTES: usize = 64 << 10;
 
 /// Adds to a store; see the module.
@@ -173,7 +174,7 @@ impl<'a> Writer<'a> {
         self.fresh.insert(hash);
         self.nodes_frame_bytes += bytes.len();
         self.nodes_frame.push((hash, bytes));
-        if self.nodes_frame_bytes >= NODE_FRAME_BYTES {
+        if self.nodes_frame_bytes >= NODE_FRAME_BYTES || self.nodes_frame.len() == FRAME_ITEMS_MAX {
             self.end_nodes_frame()
         } else {
             Ok(())

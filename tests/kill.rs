@@ -1,0 +1,426 @@
+//! SIGKILL, at any moment, of the real program on one store that lives through all rounds: what was acknowledged is
+//! there bit for bit, what was not is absent or whole, never half there.
+//!
+//! 200 rounds; 1000 with `STILL_ROUNDS=full`; any number with `STILL_ROUNDS=<n>`.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+use support::{Dice, Home, Ran, finish, hash_of, make_image, scribble};
+
+const DEVICES: [&str; 3] = ["a", "b", "c"];
+const SNAPSHOTS_MAX: usize = 24;
+
+type Hash = blake3::Hash;
+
+/// What the store must hold.
+struct Model {
+    home: Home,
+    dice: Dice,
+    /// (device, name) of every snapshot, and what it holds.
+    snapshots: BTreeMap<(String, String), Hash>,
+    names: u64,
+    /// How often each thing was really met, to see that the test tests.
+    met: BTreeMap<&'static str, u64>,
+}
+
+/// A verb that is run and perhaps killed.
+struct Deed {
+    verb: &'static str,
+    arguments: Vec<String>,
+    /// Snapshots that are there afterwards, all or none.
+    adds: Vec<((String, String), Hash)>,
+    /// Snapshots that are gone afterwards, all or none.
+    removes: Vec<(String, String)>,
+    /// Devices whose images hold what the model says of this snapshot afterwards, all or none.
+    goes: Option<(String, Vec<&'static str>)>,
+}
+
+impl Deed {
+    fn new(verb: &'static str, arguments: &[&str]) -> Self {
+        let arguments = std::iter::once(verb).chain(arguments.iter().copied());
+        Self {
+            verb,
+            arguments: arguments.map(Into::into).collect(),
+            adds: vec![],
+            removes: vec![],
+            goes: None,
+        }
+    }
+}
+
+#[test]
+fn a_killed_program_loses_nothing_that_it_acknowledged() {
+    let rounds = match std::env::var("STILL_ROUNDS").as_deref() {
+        Ok("full") => 1000,
+        Ok(rounds) => rounds.parse().expect("STILL_ROUNDS is full or a number"),
+        Err(_) => 200,
+    };
+    let mut model = Model::new(Dice::announced("kill"));
+    for round in 1..=rounds {
+        model.round();
+        if round % 20 == 0 {
+            model.home.ok(&["verify"]);
+        }
+    }
+    model.check_all();
+    model.check_space();
+    eprintln!("kill: {rounds} rounds met {:?}", model.met);
+    for what in ["killed", "acknowledged"] {
+        assert!(model.met.contains_key(what), "never {what}: nothing tested");
+    }
+}
+
+impl Model {
+    fn new(mut dice: Dice) -> Self {
+        let home = Home::new();
+        for device in DEVICES {
+            let image = home.path(&format!("{device}.raw"));
+            make_image(&image, (4 + dice.below(5)) << 20, &mut dice);
+            home.ok(&["device", "add", device, &format!("{device}.raw")]);
+        }
+        let mut model = Self {
+            home,
+            dice,
+            snapshots: BTreeMap::new(),
+            names: 0,
+            met: BTreeMap::new(),
+        };
+        let first = model.create(&DEVICES);
+        model.do_whole(&first);
+        model
+    }
+
+    fn round(&mut self) {
+        for device in DEVICES {
+            if self.dice.one_in(2) {
+                let image = self.image(device);
+                scribble(&image, &mut self.dice);
+            }
+        }
+        let deed = self.choose();
+        let before = self.images();
+        let ran = self.run_and_kill(&deed);
+        let acknowledged = ran.status.success() || !ran.out.is_empty();
+        let killed = ran.status.code().is_none();
+        assert!(acknowledged || killed, "it failed: {}", ran.story());
+        *self
+            .met
+            .entry(if killed { "killed" } else { "acknowledged" })
+            .or_default() += 1;
+        self.settle(&deed, acknowledged);
+        if let Some((name, devices)) = &deed.goes {
+            self.settle_goto(name, devices, &before, acknowledged);
+        } else {
+            assert_eq!(before, self.images(), "{} wrote to an image", deed.verb);
+        }
+        let known: Vec<_> = self.snapshots.keys().cloned().collect();
+        let one = self.dice.pick(&known).clone();
+        self.check_one(&one);
+    }
+
+    fn image(&self, device: &str) -> PathBuf {
+        self.home.path(&format!("{device}.raw"))
+    }
+
+    fn images(&self) -> BTreeMap<&'static str, Hash> {
+        let hash = |d: &&'static str| (*d, hash_of(&self.image(d)));
+        DEVICES.iter().map(hash).collect()
+    }
+
+    fn choose(&mut self) -> Deed {
+        if self.snapshots.len() > SNAPSHOTS_MAX {
+            return self.delete();
+        }
+        // A name may stand for a snapshot on each device.
+        if self.snapshots.len() <= DEVICES.len() {
+            return self.create(&DEVICES);
+        }
+        match self.dice.below(20) {
+            0..4 => {
+                let device = *self.dice.pick(&DEVICES);
+                self.create(&[device])
+            }
+            4..7 => self.create(&DEVICES),
+            7..10 => self.goto(),
+            10..12 => self.delete(),
+            12..14 => Deed::new("gc", &[]),
+            14 => Deed::new("gc", &["--all"]),
+            15 | 16 => self.import(),
+            17 => self.export(),
+            18 => Deed::new("rebuild-index", &[]),
+            _ => Deed::new("verify", &[]),
+        }
+    }
+
+    fn new_name(&mut self) -> String {
+        self.names += 1;
+        format!("s{}", self.names)
+    }
+
+    fn create(&mut self, devices: &[&str]) -> Deed {
+        let name = self.new_name();
+        let mut deed = Deed::new("create", &[&name]);
+        for device in devices {
+            deed.arguments.extend(["--device".into(), (*device).into()]);
+            let hash = hash_of(&self.image(device));
+            deed.adds.push((((*device).into(), name.clone()), hash));
+        }
+        deed
+    }
+
+    fn import(&mut self) -> Deed {
+        let (name, file) = (self.new_name(), self.home.path("import.raw"));
+        let _none_the_first_time = fs::remove_file(&file);
+        // An odd end, which no cluster has.
+        let len = (1 << 20) + self.dice.below(3 << 20);
+        make_image(&file, len, &mut self.dice);
+        let device = format!("i{}", self.dice.below(4));
+        let mut deed = Deed::new(
+            "import",
+            &["import.raw", "--device", &device, "--name", &name],
+        );
+        deed.adds.push(((device, name), hash_of(&file)));
+        deed
+    }
+
+    fn delete(&mut self) -> Deed {
+        let known: Vec<_> = self.snapshots.keys().cloned().collect();
+        let (device, name) = self.dice.pick(&known).clone();
+        if self.dice.one_in(2) {
+            let mut deed = Deed::new("delete", &[&name, "--device", &device]);
+            deed.removes = vec![(device, name)];
+            return deed;
+        }
+        let mut deed = Deed::new("delete", &[&name]);
+        deed.removes = known.into_iter().filter(|(_, n)| *n == name).collect();
+        deed
+    }
+
+    fn goto(&mut self) -> Deed {
+        let attached = |(device, _): &&(String, String)| DEVICES.contains(&device.as_str());
+        let known: Vec<_> = self.snapshots.keys().filter(attached).cloned().collect();
+        if known.is_empty() {
+            return self.create(&DEVICES);
+        }
+        let (device, name) = self.dice.pick(&known).clone();
+        let has = |d: &&&str| {
+            self.snapshots
+                .contains_key(&((**d).to_owned(), name.clone()))
+        };
+        let mut devices: Vec<&'static str> = DEVICES.iter().filter(has).copied().collect();
+        if self.dice.one_in(3) {
+            devices.retain(|d| *d == device);
+        }
+        let mut deed = Deed::new("goto", &[&name]);
+        for device in &devices {
+            deed.arguments.extend(["--device".into(), (*device).into()]);
+        }
+        deed.goes = Some((name, devices));
+        deed
+    }
+
+    fn export(&mut self) -> Deed {
+        let known: Vec<_> = self.snapshots.keys().cloned().collect();
+        let (device, name) = self.dice.pick(&known).clone();
+        let _of_an_earlier_round = fs::remove_file(self.home.path("killed.raw"));
+        Deed::new("export", &[&format!("{device}@{name}"), "killed.raw"])
+    }
+
+    fn spawn(&self, arguments: &[String]) -> Child {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut command = self.home.command(&arguments);
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts")
+    }
+
+    /// At a random time, or soon after something new is seen in the store.
+    fn run_and_kill(&mut self, deed: &Deed) -> Ran {
+        let watched = ["packs", "log", "tmp", "local", "sessions", "checkpoint"];
+        let folder = *self.dice.pick(&watched);
+        let before = self.home.files(folder);
+        let mut child = self.spawn(&deed.arguments);
+        if self.dice.one_in(2) {
+            // Most verbs take some ten milliseconds.
+            sleep(Duration::from_micros(self.dice.below(40_000)));
+        } else {
+            while self.home.files(folder) == before
+                && child.try_wait().expect("it is our child").is_none()
+            {
+                sleep(Duration::from_micros(100));
+            }
+            sleep(Duration::from_micros(self.dice.below(3000)));
+        }
+        // It may be done already.
+        child.kill().expect("it is our child");
+        finish(child, format!("{:?}, killed", deed.arguments))
+    }
+
+    fn do_whole(&mut self, deed: &Deed) {
+        let child = self.spawn(&deed.arguments);
+        finish(child, format!("{:?}", deed.arguments)).code(0);
+        self.settle(deed, true);
+    }
+
+    /// Compares the list with the model; what was not acknowledged may have happened, but only as a whole.
+    fn settle(&mut self, deed: &Deed, acknowledged: bool) {
+        let story = format!("{:?}, acknowledged: {acknowledged}", deed.arguments);
+        let listed = self.home.snapshots();
+        let added = deed.adds.iter().filter(|(s, _)| listed.contains(s)).count();
+        let removed = deed.removes.iter().filter(|s| !listed.contains(s)).count();
+        let all = deed.adds.len() + deed.removes.len();
+        let happened = added + removed == all;
+        assert!(happened || added + removed == 0, "by halves: {story}");
+        assert!(
+            happened || !acknowledged,
+            "acknowledged and not there: {story}"
+        );
+        if all > 0 && happened {
+            self.snapshots.extend(deed.adds.iter().cloned());
+            self.snapshots
+                .retain(|snapshot, _| !deed.removes.contains(snapshot));
+            for (snapshot, _) in &deed.adds {
+                self.check_one(snapshot);
+            }
+        }
+        let mut listed = listed;
+        listed.sort();
+        let known: Vec<_> = self.snapshots.keys().cloned().collect();
+        assert_eq!(listed, known, "after {story}");
+    }
+
+    fn settle_goto(
+        &mut self,
+        name: &str,
+        devices: &[&'static str],
+        before: &BTreeMap<&'static str, Hash>,
+        acknowledged: bool,
+    ) {
+        let mut target = before.clone();
+        for device in devices {
+            target.insert(
+                device,
+                self.snapshots[&((*device).to_owned(), name.to_owned())],
+            );
+        }
+        if self.marked().is_empty() {
+            let now = self.images();
+            assert!(
+                now == target || (!acknowledged && now == *before),
+                "goto {name} of {devices:?} is half done and nobody says so"
+            );
+            return;
+        }
+        assert!(!acknowledged, "acknowledged and marked");
+        *self.met.entry("goto cut off").or_default() += 1;
+        assert_eq!(self.marked(), devices, "all of the group are marked");
+        self.check_refused(devices[0], name);
+        let to = *self.dice.pick(&["--finish", "--undo"]);
+        // The way out may be cut off as well, and then the other one taken.
+        let to = if self.dice.one_in(2) {
+            let cut = self.run_and_kill(&Deed::new("goto", &[to]));
+            if cut.status.success() || self.marked().is_empty() {
+                to
+            } else {
+                *self.met.entry("resume cut off").or_default() += 1;
+                *self.dice.pick(&["--finish", "--undo"])
+            }
+        } else {
+            to
+        };
+        if !self.marked().is_empty() {
+            self.home.ok(&["goto", to]);
+        }
+        assert!(self.marked().is_empty());
+        let expected = if to == "--finish" { &target } else { before };
+        assert_eq!(self.images(), *expected, "goto {to}");
+        self.home
+            .run(&["goto", to])
+            .code(3)
+            .says("none was cut off");
+    }
+
+    /// Devices that a goto was cut off on.
+    fn marked(&self) -> Vec<String> {
+        let list = self.home.json(&["device", "list"]);
+        let devices = list["devices"].as_array().expect("an array");
+        devices
+            .iter()
+            .filter(|d| d["goto_unfinished"] == true)
+            .map(|d| d["name"].as_str().expect("text").to_owned())
+            .collect()
+    }
+
+    /// Every verb that touches the device says what comes first.
+    fn check_refused(&self, device: &str, name: &str) {
+        let refused: [&[&str]; 5] = [
+            &["create", "never", "--device", device],
+            &["create", "never"],
+            &["goto", name, "--device", device],
+            &["delete", name, "--device", device],
+            &["device", "remove", device],
+        ];
+        for arguments in refused {
+            self.home
+                .run(arguments)
+                .code(5)
+                .says("still goto --finish")
+                .says("still goto --undo");
+        }
+    }
+
+    fn check_one(&self, snapshot: &(String, String)) {
+        let (device, name) = snapshot;
+        let hash = self.home.export(&format!("{device}@{name}"));
+        assert_eq!(hash, self.snapshots[snapshot], "{device}@{name}");
+    }
+
+    fn check_all(&self) {
+        let report = self.home.json(&["verify"]);
+        assert_eq!(report["damage"], serde_json::json!([]));
+        assert_eq!(report["checked"].as_u64().map(|n| n > 0), Some(true));
+        for snapshot in self.snapshots.keys() {
+            self.check_one(snapshot);
+        }
+    }
+
+    /// What killed programs left behind is found and freed: the store is not much larger than a new one that is given
+    /// the same snapshots.
+    fn check_space(&self) {
+        self.home.ok(&["gc", "--all"]);
+        let fresh = Home::new();
+        // Heads of imported devices are roots too, also when the snapshot is gone.
+        let list = self.home.json(&["device", "list"]);
+        let heads = list["devices"].as_array().expect("an array").iter();
+        let heads = heads
+            .filter(|d| d["attachment"].is_null())
+            .map(|d| d["name"].as_str().expect("text").to_owned());
+        let snapshots = self.snapshots.keys().map(|(d, n)| format!("{d}@{n}"));
+        for (nth, target) in snapshots.chain(heads).enumerate() {
+            let file = fresh.path("image.raw");
+            let path = file.to_str().expect("a plain path");
+            self.home.ok(&["export", &target, path]);
+            fresh.ok(&["import", path, "--device", &format!("d{nth}")]);
+            fs::remove_file(file).expect("it was written");
+        }
+        fresh.ok(&["gc", "--all"]);
+        let (ours, new) = (self.home.pack_bytes(), fresh.pack_bytes());
+        assert!(
+            ours * 10 <= new * 12 + (10 << 20) / 8,
+            "{ours} bytes in packs, a new store has {new}"
+        );
+        for folder in ["tmp", "sessions"] {
+            let left = self.home.files(folder);
+            assert!(left.is_empty(), "left by killed programs: {left:?}");
+        }
+        self.check_all();
+    }
+}
