@@ -1,6 +1,6 @@
 //! Which packs go and which are rewritten: pure.
 
-use super::mark::Marks;
+use super::mark::{Marks, PackMarks};
 use crate::catalog::{Catalog, PackState};
 use crate::id::PackNumber;
 use std::collections::BTreeSet;
@@ -77,76 +77,90 @@ pub fn plan(catalog: &Catalog, marks: &Marks, all: bool, step_bytes: u64) -> Pla
         if catalog.pinned(&pack.name) || catalog.session(&pack.name.session).is_some() {
             plan.bytes_spared += dead;
         } else {
-            candidates.push((pack.clone(), dead));
+            candidates.push(Candidate {
+                pack: pack.clone(),
+                marks: &marks.packs[&pack.number],
+                dead,
+            });
         }
     }
-    // Mostly dead ones first: they give most for what must be copied. Ties by number, so that plans can be compared.
-    let share = |(pack, dead): &(Arc<PackState>, u64)| {
-        dead * 1_000_000 / u64::from(pack.record.size.max(1))
-    };
-    candidates.sort_by_key(|c| (std::cmp::Reverse(share(c)), c.0.number));
-    let mut left = plan.bytes_dead - plan.bytes_spared;
-    let mut total = plan.bytes_before;
-    let mut chooser = Chooser {
-        marks,
-        dropped: BTreeSet::new(),
-        kept: BTreeSet::new(),
-        copied: 0,
-        step_bytes,
-    };
-    for (pack, dead) in candidates {
-        let wholly = marks
-            .packs
-            .get(&pack.number)
-            .is_some_and(|m| m.live_entries == 0);
-        if !wholly && !all && left * DEAD_ONE_IN <= total {
-            break;
-        }
-        if !chooser.add(&mut plan, pack, wholly, dead) {
-            continue;
-        }
-        left -= dead;
-        total -= dead;
-    }
-    plan.bytes_left = left;
+    plan.bytes_left = plan.bytes_dead - plan.bytes_spared;
+    let chosen = choose(candidates, all, plan.bytes_before, &mut plan.bytes_left);
+    plan.cut_into_steps(chosen, step_bytes);
     plan
 }
 
-struct Chooser<'a> {
-    marks: &'a Marks,
-    dropped: BTreeSet<PackNumber>,
-    kept: BTreeSet<PackNumber>,
-    copied: u64,
-    step_bytes: u64,
+/// A pack that may go.
+struct Candidate<'a> {
+    pack: Arc<PackState>,
+    marks: &'a PackMarks,
+    dead: u64,
 }
 
-impl Chooser<'_> {
-    /// False where the pack justifies another drop of this plan, or is justified by one: a later round takes it.
-    fn add(&mut self, plan: &mut Plan, pack: Arc<PackState>, wholly: bool, dead: u64) -> bool {
-        let Some(own) = self.marks.packs.get(&pack.number) else {
-            return false;
-        };
-        if self.kept.contains(&pack.number) || !own.elsewhere.is_disjoint(&self.dropped) {
-            return false;
+impl Candidate<'_> {
+    fn is_wholly_dead(&self) -> bool {
+        self.marks.live_entries == 0
+    }
+}
+
+/// Mostly dead ones: they give most for what must be copied.
+fn choose<'a>(
+    mut all: Vec<Candidate<'a>>,
+    every: bool,
+    mut total: u64,
+    left: &mut u64,
+) -> Vec<Candidate<'a>> {
+    let share = |c: &Candidate<'_>| c.dead * 1_000_000 / u64::from(c.pack.record.size.max(1));
+    all.sort_by_key(|c| (std::cmp::Reverse(share(c)), c.pack.number));
+    let mut worth_it = |c: &Candidate<'_>| {
+        let go = c.is_wholly_dead() || every || *left * DEAD_ONE_IN > total;
+        if go {
+            *left -= c.dead;
+            total -= c.dead;
         }
-        let copied = u64::from(pack.record.size) - dead;
-        let fits = self.copied + copied <= self.step_bytes;
-        if plan.steps.is_empty() || (!wholly && (!fits || plan.rewritten_packs == 0)) {
-            plan.steps.push(Step::default());
-            self.copied = 0;
+        go
+    };
+    let n = all.iter().take_while(|c| worth_it(c)).count();
+    all.truncate(n);
+    all
+}
+
+impl Plan {
+    /// Wholly dead packs come first, as they make room. The others go in the order of their numbers: of several copies the
+    /// one in the pack with the lowest number counts, so that a pack whose copies justify a drop was itself dropped,
+    /// and its copies taken over by this gc, in an earlier step or in the same one; or it is named as kept. What this
+    /// gc wrote needs no naming: nobody drops packs of an open session.
+    fn cut_into_steps(&mut self, chosen: Vec<Candidate<'_>>, step_bytes: u64) {
+        let going: BTreeSet<PackNumber> = chosen.iter().map(|c| c.pack.number).collect();
+        let (mut first, mut rest): (Vec<_>, Vec<_>) = chosen
+            .into_iter()
+            .partition(|c| c.is_wholly_dead() && c.marks.elsewhere.is_disjoint(&going));
+        first.sort_by_key(|c| c.pack.number);
+        rest.sort_by_key(|c| c.pack.number);
+        for group in [first, rest] {
+            let mut room = 0;
+            for c in group {
+                let copies = u64::from(c.pack.record.size) - c.dead;
+                if copies > room || room == 0 {
+                    self.steps.push(Step::default());
+                    room = step_bytes.max(copies);
+                }
+                room -= copies;
+                self.add(c, &going);
+            }
         }
-        self.copied += copied;
-        self.dropped.insert(pack.number);
-        self.kept.extend(&own.elsewhere);
-        *(if wholly {
-            &mut plan.dead_packs
+    }
+
+    /// To the last step.
+    fn add(&mut self, c: Candidate<'_>, going: &BTreeSet<PackNumber>) {
+        if c.is_wholly_dead() {
+            self.dead_packs += 1;
         } else {
-            &mut plan.rewritten_packs
-        }) += 1;
-        if let Some(step) = plan.steps.last_mut() {
-            step.kept.extend(&own.elsewhere);
-            step.dropped.push(pack);
+            self.rewritten_packs += 1;
         }
-        true
+        if let Some(step) = self.steps.last_mut() {
+            step.kept.extend(c.marks.elsewhere.difference(going));
+            step.dropped.push(c.pack);
+        }
     }
 }
