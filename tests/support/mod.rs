@@ -340,3 +340,9 @@ pub fn tool(program: &str) -> Command {
     command.stdin(Stdio::null());
     command
 }
+
+/// Whether this is the superuser, by the owner of our own process.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
