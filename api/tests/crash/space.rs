@@ -91,7 +91,7 @@ fn an_import_without_space_for_some_call() {
 
 /// On a disk that is filled to the last byte before each step, the store opens, reads, deletes and collects; with space
 /// again, all is well.
-fn works_when_full(machine: Machine, allowed: &[Expect], place: &str) {
+fn works_when_full(machine: &Machine, allowed: &[Expect], place: &str) {
     let place = |what: &str| format!("{place}: {what}");
     let fill = || machine.disk.set_space(0);
     fill();
@@ -114,7 +114,7 @@ fn works_when_full(machine: Machine, allowed: &[Expect], place: &str) {
     }
     for step in [Step::Delete("one", &[]), Step::Delete("two", &["a"])] {
         fill();
-        let done = step.run(&machine, &system, &expect);
+        let done = step.run(machine, &system, &expect);
         done.unwrap_or_else(|e| panic!("{} {step:?}: {e:?}", place("on the full disk")));
         expect = expect.after(&step);
     }
@@ -153,7 +153,7 @@ fn whatever_space_is_left_the_store_stays_usable() {
                 }
                 let done = trace.failed.is_empty();
                 let allowed = trace.allowed().unwrap();
-                works_when_full(machine.copy(), &allowed, &place);
+                works_when_full(&machine.copy(), &allowed, &place);
                 if done {
                     break;
                 }
