@@ -498,6 +498,7 @@ impl Bench {
     fn turn_index(&mut self) -> String {
         match self.dice.below(5) {
             0 => {
+                self.index.set_fault(Fault::None);
                 self.system.store().rebuild_index().unwrap();
                 "rebuild index".into()
             }

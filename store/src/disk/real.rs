@@ -20,6 +20,9 @@ const ZEROS: usize = 1 << 20;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
+/// No file system has larger blocks.
+const TAIL_BYTES: u64 = 64 << 10;
+
 struct RealFile {
     file: File,
     path: PathBuf,
@@ -215,12 +218,24 @@ impl DiskFile for RealFile {
     }
 
     fn punch(&self, start: u64, end: u64) -> Result<()> {
-        let end = end.min(self.len()?);
+        let len = self.len()?;
+        let end = end.min(len);
         if start >= end {
             return Ok(());
         }
+        // The last block of a file becomes a hole only when it is punched whole.
+        let is_tail = end == len && self.kind == FileKind::File;
+        let block_end = if is_tail {
+            end.next_multiple_of(TAIL_BYTES)
+        } else {
+            end
+        };
+        let ways = [
+            (FallocateFlags::PUNCH_HOLE, block_end),
+            (FallocateFlags::ZERO_RANGE, end),
+        ];
         // On block devices both are the safe way to BLKZEROOUT.
-        for how in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
+        for (how, end) in ways {
             let done = self.fallocate(how | FallocateFlags::KEEP_SIZE, start, end - start);
             if done.map_err(|e| self.at("punching a hole into")(e).offset(start))? {
                 return Ok(());
