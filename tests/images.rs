@@ -65,7 +65,7 @@ fn an_image_that_qemu_writes_is_left_alone() {
     ] {
         let ran = home.run(arguments).code(5);
         ran.says("opening the image")
-            .says("another process has the image open for writing")
+            .says("another process has the image open")
             .says("shut the virtual machine down");
     }
     drop(holder);
@@ -123,7 +123,10 @@ fn an_image_that_became_something_else_is_refused() {
     let image = home.path("a.raw");
     fs::remove_file(&image).expect("it was there");
     for arguments in [&["create", "two"][..], &["goto", "one"]] {
-        home.run(arguments).code(1).says("a.raw").says("No such file");
+        home.run(arguments)
+            .code(1)
+            .says("a.raw")
+            .says("No such file");
     }
     nix::unistd::mkfifo(&image, Mode::S_IRWXU).expect("a FIFO can be made");
     for arguments in [&["create", "two"][..], &["goto", "one"]] {
@@ -164,7 +167,11 @@ fn sizes_that_no_cluster_divides_come_back_exactly() {
         for (nth, len) in sizes.into_iter().enumerate() {
             let hash = hash_of(&home.path(&format!("{len}.raw")));
             let first = || blake3::hash(&Dice::new(len).bytes(len as usize));
-            assert_eq!(hash, hash_at.map_or_else(first, |h| h[nth]), "{name}, {len}");
+            assert_eq!(
+                hash,
+                hash_at.map_or_else(first, |h| h[nth]),
+                "{name}, {len}"
+            );
         }
     }
     home.ok(&["verify"]);
@@ -176,7 +183,10 @@ fn an_image_that_shrank_between_two_snapshots_is_both() {
     let image = home.path("a.raw");
     let (long, short) = (hash_of(&image), (1 << 20) + 77);
     home.ok(&["create", "long"]);
-    let file = File::options().write(true).open(&image).expect("it is there");
+    let file = File::options()
+        .write(true)
+        .open(&image)
+        .expect("it is there");
     file.set_len(short).expect("it can be cut");
     drop(file);
     let cut = hash_of(&image);
@@ -220,7 +230,8 @@ fn a_huge_sparse_image_costs_what_is_in_it() {
         return support::skip("a_huge_sparse_image_costs_what_is_in_it", &e.to_string());
     }
     for at in [0, 5 << 40, len - 4096] {
-        file.write_all_at(&Dice::new(at).bytes(4096), at).expect("a block");
+        file.write_all_at(&Dice::new(at).bytes(4096), at)
+            .expect("a block");
     }
     drop(file);
     let limit = 256 << 10;
@@ -249,7 +260,8 @@ fn check_blocks(path: &Path, len: u64) {
         file.read_exact_at(&mut block, at).expect("it can be read");
         assert_eq!(block, Dice::new(at).bytes(4096), "at {at}");
     }
-    file.read_exact_at(&mut block, 7 << 40).expect("it can be read");
+    file.read_exact_at(&mut block, 7 << 40)
+        .expect("it can be read");
     assert!(block.iter().all(|b| *b == 0));
     use std::os::unix::fs::MetadataExt;
     let on_disk = file.metadata().expect("it has a size").blocks() * 512;
@@ -289,7 +301,9 @@ fn names_that_are_not_there_and_names_that_are_taken() {
     home.run(&["export", "a@one", "a.raw"])
         .code(1)
         .says("nothing is overwritten");
-    home.run(&["device", "remove", "a"]).code(5).says("has 1 snapshot");
+    home.run(&["device", "remove", "a"])
+        .code(5)
+        .says("has 1 snapshot");
     let usage: [&[&str]; 5] = [
         &["goto"],
         &["nonsense"],

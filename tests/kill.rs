@@ -342,7 +342,10 @@ impl Model {
         assert!(self.marked().is_empty());
         let expected = if to == "--finish" { &target } else { before };
         assert_eq!(self.images(), *expected, "goto {to}");
-        self.home.run(&["goto", to]).code(3).says("none was cut off");
+        self.home
+            .run(&["goto", to])
+            .code(3)
+            .says("none was cut off");
     }
 
     /// Devices that a goto was cut off on.
