@@ -4,7 +4,9 @@ mod support;
 
 use nix::sys::stat::Mode;
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
@@ -24,9 +26,12 @@ impl Holder {
         command.arg(home.path(image));
         let child = command.spawn().expect("qemu-nbd starts");
         let holder = Self(child);
-        // It listens only after it has opened the image.
+        // It listens before it opens the image, and greets after.
         for _ in 0..6000 {
-            if socket.exists() {
+            let mut greeting = [0; 8];
+            let greeted =
+                UnixStream::connect(&socket).and_then(|mut s| s.read_exact(&mut greeting));
+            if greeted.is_ok() {
                 return holder;
             }
             sleep(Duration::from_millis(10));
@@ -95,8 +100,7 @@ fn an_image_that_qemu_reads_can_be_read_and_not_written() {
 fn what_is_no_image_is_refused_by_name() {
     let home = Home::new();
     nix::unistd::mkfifo(&home.path("fifo"), Mode::S_IRWXU).expect("a FIFO can be made");
-    let _listening =
-        std::os::unix::net::UnixListener::bind(home.path("socket")).expect("a socket can be made");
+    let _listening = UnixListener::bind(home.path("socket")).expect("a socket can be made");
     let rows = [
         ("fifo", 2, "it is a FIFO, not a disk image"),
         ("socket", 2, "it is a socket, not a disk image"),
