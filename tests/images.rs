@@ -5,7 +5,7 @@ mod support;
 use nix::sys::stat::Mode;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -267,7 +267,6 @@ fn check_blocks(path: &Path, len: u64) {
     file.read_exact_at(&mut block, 7 << 40)
         .expect("it can be read");
     assert!(block.iter().all(|b| *b == 0));
-    use std::os::unix::fs::MetadataExt;
     let on_disk = file.metadata().expect("it has a size").blocks() * 512;
     assert!(on_disk < 1 << 20, "{on_disk} bytes: the holes were filled");
 }

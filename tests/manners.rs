@@ -135,7 +135,7 @@ fn interrupt(home: &Home, arguments: &[&str], begun: &dyn Fn() -> bool) -> bool 
         sleep(Duration::from_micros(200));
     }
     if child.try_wait().expect("it is our child").is_none() {
-        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it is our child");
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("it is our child");
     }
     let ran = finish(child, format!("{arguments:?}, interrupted"));
     let code = ran.status.code();
@@ -201,7 +201,7 @@ fn an_interrupted_gc_and_verify_change_nothing_that_is_needed() {
         .expect("it is there");
     for at in 0..96 * 16 {
         image
-            .write_all_at(&[at as u8; 32768], at << 16)
+            .write_all_at(&vec![at as u8; 32768], at << 16)
             .expect("it can be written");
     }
     home.ok(&["create", "two"]);
