@@ -35,8 +35,10 @@ fn flip(path: &Path, at: u64) {
     let file = File::options().read(true).write(true).open(path);
     let file = file.expect("it is there");
     let mut byte = [0];
-    file.read_exact_at(&mut byte, at).expect("it is long enough");
-    file.write_all_at(&[byte[0] ^ 0x10], at).expect("it can be written");
+    file.read_exact_at(&mut byte, at)
+        .expect("it is long enough");
+    file.write_all_at(&[byte[0] ^ 0x10], at)
+        .expect("it can be written");
 }
 
 /// The pack of clusters of the first snapshot.
@@ -67,7 +69,11 @@ fn check_verify(home: &Home, pack: &Path) -> serde_json::Value {
     assert!(!touched.is_empty(), "a@one is not named in {verified}");
     assert!(touched.iter().all(|t| t["length"].as_u64() > Some(0)));
     let text = home.run(&["verify"]).code(4);
-    assert!(text.text().contains("touches a@one: bytes "), "{}", text.story());
+    assert!(
+        text.text().contains("touches a@one: bytes "),
+        "{}",
+        text.story()
+    );
     place.clone()
 }
 
@@ -82,13 +88,23 @@ fn a_damaged_pack_is_named_and_nothing_wrong_comes_out() {
         .code(4)
         .says("still verify")
         .says("still rescue");
-    let left: Vec<_> = fs::read_dir(home.path(".")).expect("our folder").flatten().collect();
+    let left: Vec<_> = fs::read_dir(home.path("."))
+        .expect("our folder")
+        .flatten()
+        .collect();
     let is_left = |name: &str| name.starts_with("x.raw");
-    assert!(!left.iter().any(|e| is_left(&e.file_name().to_string_lossy())));
+    assert!(
+        !left
+            .iter()
+            .any(|e| is_left(&e.file_name().to_string_lossy()))
+    );
     let place = check_verify(&home, &pack);
     assert!(place["offset"].as_u64() <= Some(5000), "{place}");
     let piped = home.run(&["export", "a@one", "-"]).code(4);
-    assert!(piped.out.len() < 3 << 20, "a stream is cut before the damage");
+    assert!(
+        piped.out.len() < 3 << 20,
+        "a stream is cut before the damage"
+    );
 }
 
 #[test]
@@ -101,7 +117,9 @@ fn a_pack_that_is_gone_is_named() {
     check_verify(&home, &pack);
     // Nothing is dropped while something is missing.
     let packs = home.files("packs");
-    home.run(&["gc", "--all"]).code(4).says("nothing was removed");
+    home.run(&["gc", "--all"])
+        .code(4)
+        .says("nothing was removed");
     assert_eq!(home.files("packs"), packs);
     home.ok(&["list"]);
 }
@@ -155,7 +173,10 @@ fn rescue_of_a_store_without_log_and_checkpoints_saves_all() {
     let report = home.run(&["--json", "rescue", "saved"]).json();
     let images = report["images"].as_array().expect("an array");
     assert_eq!(images.len(), known.len(), "{report}");
-    let mut saved: Vec<Hash> = files_below(&home.path("saved")).iter().map(|f| hash_of(f)).collect();
+    let mut saved: Vec<Hash> = files_below(&home.path("saved"))
+        .iter()
+        .map(|f| hash_of(f))
+        .collect();
     let mut expected: Vec<Hash> = known.values().copied().collect();
     saved.sort_by_key(|h| *h.as_bytes());
     expected.sort_by_key(|h| *h.as_bytes());
@@ -191,7 +212,7 @@ fn a_damaged_store_file_is_corruption_and_rescue_does_without() {
     let (home, known) = filled();
     let path = home.store().join("store.json");
     let whole = fs::read(&path).expect("it is there");
-    let text = String::from_utf8_lossy(&whole).replace("16384", "32768");
+    let text = String::from_utf8_lossy(&whole).replace("_bytes\": ", "_bytes\": 1");
     for bytes in [text.as_bytes(), b"", &whole[..whole.len() / 2], b"\xff\xfe"] {
         fs::write(&path, bytes).expect("it can be written");
         home.run(&["list"]).code(4).says("store.json");
@@ -211,14 +232,20 @@ fn the_index_may_be_deleted_filled_with_garbage_or_be_another_stores() {
     let ((home, mut known), (other, _)) = (filled(), filled());
     let (local, image) = (home.store().join("local"), home.path("a.raw"));
     let mut dice = Dice::new(2);
-    for (nth, harm) in ["deleted", "garbage", "cut", "another", "rolled back"].into_iter().enumerate() {
+    for (nth, harm) in ["deleted", "garbage", "cut", "another", "rolled back"]
+        .into_iter()
+        .enumerate()
+    {
         let kept = home.path("kept");
         copy_folder(&local, &kept);
         let name = format!("more{nth}");
         scribble(&image, &mut dice);
         home.ok(&["create", &format!("before-{name}")]);
         known.insert(format!("before-{name}"), hash_of(&image));
-        for file in files_below(&local).iter().filter(|f| !f.ends_with("index-0.lock")) {
+        for file in files_below(&local)
+            .iter()
+            .filter(|f| !f.ends_with("index-0.lock"))
+        {
             match harm {
                 "garbage" => fs::write(file, dice.bytes(5000)),
                 "cut" => fs::metadata(file).and_then(|m| {
@@ -234,19 +261,30 @@ fn the_index_may_be_deleted_filled_with_garbage_or_be_another_stores() {
             "rolled back" => copy_folder(&kept, &local),
             _ => {}
         }
-        scribble(&image, &mut dice);
+        // Something that no other snapshot has, so that the index must be asked.
+        let file = File::options()
+            .write(true)
+            .open(&image)
+            .expect("it is there");
+        file.write_all_at(&dice.bytes(100_000), 1 << 20)
+            .expect("it can be written");
         let ran = home.ok(&["create", &name]);
         known.insert(name, hash_of(&image));
         assert!(!ran.err.contains("error"), "{harm}: {}", ran.story());
         let lines = ran.err.lines().count();
         assert!(lines <= 1, "{harm}: more than a line: {}", ran.story());
         if harm != "rolled back" {
-            assert!(ran.err.contains("index"), "{harm} and nothing said: {}", ran.story());
+            assert!(
+                ran.err.contains("index"),
+                "{harm} and nothing said: {}",
+                ran.story()
+            );
         }
         let quiet = home.ok(&["create", &format!("quiet{nth}")]);
         known.insert(format!("quiet{nth}"), hash_of(&image));
         assert_eq!(quiet.err, "", "{harm}: it is said once");
-        check_all(&home, &known);
+        let newest = format!("a@more{nth}");
+        assert_eq!(home.export(&newest), known[&newest[2..]], "{harm}");
         fs::remove_dir_all(kept).expect("it was made");
     }
     home.ok(&["gc", "--all"]);
@@ -279,7 +317,9 @@ fn a_store_that_cannot_be_written_can_be_read() {
     let mut unshare = tool("unshare");
     let rootless = !support::is_root();
     unshare.args(rootless.then_some("--map-root-user"));
-    unshare.args(["--mount", "bash", "-c", &script]).current_dir(home.path("."));
+    unshare
+        .args(["--mount", "bash", "-c", &script])
+        .current_dir(home.path("."));
     let mut probe = tool("unshare");
     probe.args(rootless.then_some("--map-root-user"));
     if !run(probe.args(["--mount", "true"])).status.success() {
@@ -288,7 +328,12 @@ fn a_store_that_cannot_be_written_can_be_read() {
     let ran = run(&mut unshare).code(0);
     let refused = ran.text().lines().filter(|line| *line == "exit 1").count();
     assert_eq!(refused, 5, "{}", ran.story());
-    assert_eq!(ran.err.matches("cannot be written").count(), 5, "{}", ran.story());
+    assert_eq!(
+        ran.err.matches("cannot be written").count(),
+        5,
+        "{}",
+        ran.story()
+    );
     assert_eq!(hash_of(&home.path("out.raw")), known["one"]);
     assert_eq!(home.snapshots().len(), known.len());
 }

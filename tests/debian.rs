@@ -35,9 +35,16 @@ fn copy_some(from: &Path, to: &Path, left: &mut u64) {
 
 fn make_disk(home: &Home) -> PathBuf {
     let content = home.path("content");
-    for (folder, bytes) in [("bin", CONTENT_BYTES_MAX / 2), ("share/doc", CONTENT_BYTES_MAX / 2)] {
+    for (folder, bytes) in [
+        ("bin", CONTENT_BYTES_MAX / 2),
+        ("share/doc", CONTENT_BYTES_MAX / 2),
+    ] {
         let mut left = bytes;
-        copy_some(&Path::new("/usr").join(folder), &content.join(folder), &mut left);
+        copy_some(
+            &Path::new("/usr").join(folder),
+            &content.join(folder),
+            &mut left,
+        );
     }
     let disk = home.path("disk.raw");
     let file = File::create_new(&disk).expect("a new image");
@@ -59,16 +66,23 @@ fn check_clean(disk: &Path) {
 
 fn change(disk: &Path, home: &Home) {
     fs::write(home.path("new-file"), vec![b'x'; 3 << 20]).expect("a small file");
-    let commands = "mkdir /new\nwrite new-file /new/file\nrm /bin/ls\nrm /bin/cp\nsymlink /new/link file\n";
+    let commands =
+        "mkdir /new\nwrite new-file /new/file\nrm /bin/ls\nrm /bin/cp\nsymlink /new/link file\n";
     fs::write(home.path("commands"), commands).expect("a small file");
     let mut debugfs = tool("debugfs");
-    debugfs.current_dir(home.path(".")).args(["-w", "-f", "commands"]).arg(disk);
+    debugfs
+        .current_dir(home.path("."))
+        .args(["-w", "-f", "commands"])
+        .arg(disk);
     run(&mut debugfs).code(0);
 }
 
 fn identical(a: &Path, b: &Path) {
     let mut compare = tool("qemu-img");
-    compare.args(["compare", "-f", "raw", "-F", "raw"]).arg(a).arg(b);
+    compare
+        .args(["compare", "-f", "raw", "-F", "raw"])
+        .arg(a)
+        .arg(b);
     let ran = run(&mut compare).code(0);
     assert_eq!(ran.text(), "Images are identical.\n");
 }
@@ -99,16 +113,21 @@ fn a_file_system_goes_in_and_comes_out_and_goes_back() {
     let before = hash_of(&disk);
     home.ok(&["device", "add", "root", "disk.raw"]);
     let made = home.json(&["create", "installed"]);
-    let stored = made["snapshots"][0]["stored_bytes"].as_u64().expect("a number");
+    let stored = made["snapshots"][0]["stored_bytes"]
+        .as_u64()
+        .expect("a number");
     let on_disk = fs::metadata(&disk).expect("it is there").blocks() * 512;
-    assert!(stored < on_disk * 3 / 4, "{stored} of {on_disk} bytes stored");
+    assert!(
+        stored < on_disk * 3 / 4,
+        "{stored} of {on_disk} bytes stored"
+    );
 
     let out = home.path("out.raw");
     home.ok(&["export", "root@installed", "out.raw"]);
     assert_eq!(hash_of(&out), before);
     identical(&disk, &out);
     check_clean(&out);
-    let cluster = 16384;
+    let cluster = home.cluster_bytes();
     assert_eq!(data_clusters(&out, cluster), data_clusters(&disk, cluster));
 
     change(&disk, &home);
@@ -116,10 +135,16 @@ fn a_file_system_goes_in_and_comes_out_and_goes_back() {
     let changed = hash_of(&disk);
     assert_ne!(changed, before);
     let again = home.json(&["create", "changed"]);
-    let more = again["snapshots"][0]["stored_bytes"].as_u64().expect("a number");
+    let more = again["snapshots"][0]["stored_bytes"]
+        .as_u64()
+        .expect("a number");
     assert!(more < stored / 10, "{more} bytes more for a small change");
 
-    for (name, hash) in [("installed", before), ("changed", changed), ("installed", before)] {
+    for (name, hash) in [
+        ("installed", before),
+        ("changed", changed),
+        ("installed", before),
+    ] {
         home.ok(&["goto", name]);
         assert_eq!(hash_of(&disk), hash, "{name}");
         check_clean(&disk);

@@ -4,7 +4,9 @@ mod support;
 
 use nix::sys::stat::Mode;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
@@ -24,9 +26,12 @@ impl Holder {
         command.arg(home.path(image));
         let child = command.spawn().expect("qemu-nbd starts");
         let holder = Self(child);
-        // It listens only after it has opened the image.
+        // It listens before it opens the image, and greets after.
         for _ in 0..6000 {
-            if socket.exists() {
+            let mut greeting = [0; 8];
+            let greeted =
+                UnixStream::connect(&socket).and_then(|mut s| s.read_exact(&mut greeting));
+            if greeted.is_ok() {
                 return holder;
             }
             sleep(Duration::from_millis(10));
@@ -65,7 +70,7 @@ fn an_image_that_qemu_writes_is_left_alone() {
     ] {
         let ran = home.run(arguments).code(5);
         ran.says("opening the image")
-            .says("another process has the image open for writing")
+            .says("another process has the image open")
             .says("shut the virtual machine down");
     }
     drop(holder);
@@ -95,8 +100,7 @@ fn an_image_that_qemu_reads_can_be_read_and_not_written() {
 fn what_is_no_image_is_refused_by_name() {
     let home = Home::new();
     nix::unistd::mkfifo(&home.path("fifo"), Mode::S_IRWXU).expect("a FIFO can be made");
-    let _listening =
-        std::os::unix::net::UnixListener::bind(home.path("socket")).expect("a socket can be made");
+    let _listening = UnixListener::bind(home.path("socket")).expect("a socket can be made");
     let rows = [
         ("fifo", 2, "it is a FIFO, not a disk image"),
         ("socket", 2, "it is a socket, not a disk image"),
@@ -123,7 +127,10 @@ fn an_image_that_became_something_else_is_refused() {
     let image = home.path("a.raw");
     fs::remove_file(&image).expect("it was there");
     for arguments in [&["create", "two"][..], &["goto", "one"]] {
-        home.run(arguments).code(1).says("a.raw").says("No such file");
+        home.run(arguments)
+            .code(1)
+            .says("a.raw")
+            .says("No such file");
     }
     nix::unistd::mkfifo(&image, Mode::S_IRWXU).expect("a FIFO can be made");
     for arguments in [&["create", "two"][..], &["goto", "one"]] {
@@ -164,7 +171,11 @@ fn sizes_that_no_cluster_divides_come_back_exactly() {
         for (nth, len) in sizes.into_iter().enumerate() {
             let hash = hash_of(&home.path(&format!("{len}.raw")));
             let first = || blake3::hash(&Dice::new(len).bytes(len as usize));
-            assert_eq!(hash, hash_at.map_or_else(first, |h| h[nth]), "{name}, {len}");
+            assert_eq!(
+                hash,
+                hash_at.map_or_else(first, |h| h[nth]),
+                "{name}, {len}"
+            );
         }
     }
     home.ok(&["verify"]);
@@ -176,7 +187,10 @@ fn an_image_that_shrank_between_two_snapshots_is_both() {
     let image = home.path("a.raw");
     let (long, short) = (hash_of(&image), (1 << 20) + 77);
     home.ok(&["create", "long"]);
-    let file = File::options().write(true).open(&image).expect("it is there");
+    let file = File::options()
+        .write(true)
+        .open(&image)
+        .expect("it is there");
     file.set_len(short).expect("it can be cut");
     drop(file);
     let cut = hash_of(&image);
@@ -220,7 +234,8 @@ fn a_huge_sparse_image_costs_what_is_in_it() {
         return support::skip("a_huge_sparse_image_costs_what_is_in_it", &e.to_string());
     }
     for at in [0, 5 << 40, len - 4096] {
-        file.write_all_at(&Dice::new(at).bytes(4096), at).expect("a block");
+        file.write_all_at(&Dice::new(at).bytes(4096), at)
+            .expect("a block");
     }
     drop(file);
     let limit = 256 << 10;
@@ -249,9 +264,9 @@ fn check_blocks(path: &Path, len: u64) {
         file.read_exact_at(&mut block, at).expect("it can be read");
         assert_eq!(block, Dice::new(at).bytes(4096), "at {at}");
     }
-    file.read_exact_at(&mut block, 7 << 40).expect("it can be read");
+    file.read_exact_at(&mut block, 7 << 40)
+        .expect("it can be read");
     assert!(block.iter().all(|b| *b == 0));
-    use std::os::unix::fs::MetadataExt;
     let on_disk = file.metadata().expect("it has a size").blocks() * 512;
     assert!(on_disk < 1 << 20, "{on_disk} bytes: the holes were filled");
 }
@@ -289,7 +304,9 @@ fn names_that_are_not_there_and_names_that_are_taken() {
     home.run(&["export", "a@one", "a.raw"])
         .code(1)
         .says("nothing is overwritten");
-    home.run(&["device", "remove", "a"]).code(5).says("has 1 snapshot");
+    home.run(&["device", "remove", "a"])
+        .code(5)
+        .says("has 1 snapshot");
     let usage: [&[&str]; 5] = [
         &["goto"],
         &["nonsense"],

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
@@ -82,11 +83,18 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
 #[test]
 fn quiet_is_quiet() {
     let home = with_snapshot(1 << 20);
-    for arguments in [&["-q", "create", "two"][..], &["-q", "gc"], &["-q", "verify"]] {
+    for arguments in [
+        &["-q", "create", "two"][..],
+        &["-q", "gc"],
+        &["-q", "verify"],
+    ] {
         let ran = home.ok(arguments);
         assert_eq!((ran.text(), ran.err.as_str()), ("", ""), "{}", ran.story());
     }
-    assert!(!home.ok(&["-q", "list"]).out.is_empty(), "that is an answer");
+    assert!(
+        !home.ok(&["-q", "list"]).out.is_empty(),
+        "that is an answer"
+    );
 }
 
 /// Reads a few bytes of what the program prints and closes the pipe.
@@ -127,11 +135,13 @@ fn interrupt(home: &Home, arguments: &[&str], begun: &dyn Fn() -> bool) -> bool 
         sleep(Duration::from_micros(200));
     }
     if child.try_wait().expect("it is our child").is_none() {
-        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it is our child");
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("it is our child");
     }
     let ran = finish(child, format!("{arguments:?}, interrupted"));
     let code = ran.status.code();
-    assert!(matches!(code, Some(0 | 130)), "{}", ran.story());
+    // It may not have come as far as looking out for signals.
+    let at_once = ran.status.signal() == Some(Signal::SIGINT as i32);
+    assert!(at_once || matches!(code, Some(0 | 130)), "{}", ran.story());
     assert!(!ran.err.contains("panicked"), "{}", ran.story());
     code == Some(130)
 }
@@ -142,7 +152,9 @@ fn with_bulk(mib: u64) -> Home {
     let image = fs::File::create_new(home.path("a.raw")).expect("a new image");
     let mut dice = Dice::new(77);
     for at in 0..mib {
-        image.write_all_at(&dice.bytes(1 << 20), at << 20).expect("it can be written");
+        image
+            .write_all_at(&dice.bytes(1 << 20), at << 20)
+            .expect("it can be written");
     }
     home.ok(&["device", "add", "a", "a.raw"]);
     home
@@ -152,7 +164,10 @@ fn with_bulk(mib: u64) -> Home {
 fn an_interrupted_create_says_130_and_the_next_goes_on_cheaply() {
     let home = with_bulk(160);
     let begun = || !home.files("packs").is_empty();
-    assert!(interrupt(&home, &["create", "one"], &begun), "it was too fast");
+    assert!(
+        interrupt(&home, &["create", "one"], &begun),
+        "it was too fast"
+    );
     assert_eq!(home.snapshots(), []);
     home.ok(&["create", "one"]);
     assert_eq!(home.export("a@one"), hash_of(&home.path("a.raw")));
@@ -167,7 +182,10 @@ fn an_interrupted_export_leaves_no_file() {
     let home = with_bulk(128);
     home.ok(&["create", "one"]);
     let part = || home.path("x.raw.still-part").exists();
-    assert!(interrupt(&home, &["export", "a@one", "x.raw"], &part), "it was too fast");
+    assert!(
+        interrupt(&home, &["export", "a@one", "x.raw"], &part),
+        "it was too fast"
+    );
     assert!(!home.path("x.raw").exists() && !part());
     assert_eq!(home.export("a@one"), hash_of(&home.path("a.raw")));
 }
@@ -177,9 +195,14 @@ fn an_interrupted_gc_and_verify_change_nothing_that_is_needed() {
     let home = with_bulk(96);
     home.ok(&["create", "one"]);
     // Every other cluster of what is stored is needed no more.
-    let image = fs::File::options().write(true).open(home.path("a.raw")).expect("it is there");
+    let image = fs::File::options()
+        .write(true)
+        .open(home.path("a.raw"))
+        .expect("it is there");
     for at in 0..96 * 16 {
-        image.write_all_at(&[at as u8; 32768], at << 16).expect("it can be written");
+        image
+            .write_all_at(&vec![at as u8; 32768], at << 16)
+            .expect("it can be written");
     }
     home.ok(&["create", "two"]);
     home.ok(&["delete", "one"]);
@@ -205,14 +228,20 @@ fn an_interrupted_goto_is_as_if_it_had_not_been() {
     let home = with_bulk(64);
     home.ok(&["create", "one"]);
     let image = home.path("a.raw");
-    let file = fs::File::options().write(true).open(&image).expect("it is there");
+    let file = fs::File::options()
+        .write(true)
+        .open(&image)
+        .expect("it is there");
     for at in 0..64 {
-        file.write_all_at(&Dice::new(at).bytes(1 << 19), at << 20).expect("it can be written");
+        file.write_all_at(&Dice::new(at).bytes(1 << 19), at << 20)
+            .expect("it can be written");
     }
     drop(file);
     home.ok(&["create", "two"]);
     let (two, logs) = (hash_of(&image), home.files("log").len());
-    let stopped = interrupt(&home, &["goto", "one"], &|| home.files("log").len() > logs + 1);
+    let stopped = interrupt(&home, &["goto", "one"], &|| {
+        home.files("log").len() > logs + 1
+    });
     let list = home.json(&["device", "list"]);
     assert_eq!(list["devices"][0]["goto_unfinished"], false);
     let expected = if stopped { two } else { home.export("a@one") };
@@ -246,7 +275,12 @@ fn manual_pages_render() {
         .iter()
         .filter_map(|p| Some(p.file_name()?.to_string_lossy().into_owned()))
         .collect();
-    for page in ["still.1", "still-create.1", "still-goto.1", "still-rebuild-index.1"] {
+    for page in [
+        "still.1",
+        "still-create.1",
+        "still-goto.1",
+        "still-rebuild-index.1",
+    ] {
         assert!(names.iter().any(|name| name == page), "{names:?}");
     }
     if find("man").is_none() && find("mandoc").is_none() {

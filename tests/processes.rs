@@ -77,7 +77,10 @@ fn writers_gcs_a_deleter_and_readers_at_once() {
                     let name = format!("s{n}");
                     done(home, &["create", &name, "--device", device]);
                     let target = format!("{device}@{name}");
-                    known.lock().expect("no panic").insert(target, hash_of(&image));
+                    known
+                        .lock()
+                        .expect("no panic")
+                        .insert(target, hash_of(&image));
                 }
             });
         }
@@ -142,14 +145,14 @@ fn two_gcs_and_two_writers_over_the_very_clusters_that_gc_would_drop() {
         let name = format!("s{round}");
         // What is stored is needed by nobody now, and the same is stored again while it is dropped.
         scope(|s| {
-            for arguments in [
-                &["create", &name, "--device", "a"][..],
-                &["gc", "--all"],
-                &["create", &name, "--device", "b"],
-                &["gc"],
+            for line in [
+                "create NAME --device a",
+                "gc --all",
+                "create NAME --device b",
+                "gc",
             ] {
-                let home = &home;
-                s.spawn(move || done(home, arguments));
+                let (home, line) = (&home, line.replace("NAME", &name));
+                s.spawn(move || done(home, &line.split(' ').collect::<Vec<_>>()));
             }
         });
         for device in ["a", "b"] {
@@ -160,7 +163,11 @@ fn two_gcs_and_two_writers_over_the_very_clusters_that_gc_would_drop() {
         home.ok(&["delete", &name]);
     }
     home.ok(&["gc", "--all"]);
-    assert_eq!(home.pack_bytes(), 0, "nothing is needed and nothing is left");
+    assert_eq!(
+        home.pack_bytes(),
+        0,
+        "nothing is needed and nothing is left"
+    );
 }
 
 #[test]

@@ -106,6 +106,13 @@ impl Home {
         files_below(&self.store().join(below))
     }
 
+    /// Bytes of a cluster.
+    pub fn cluster_bytes(&self) -> u64 {
+        let file = fs::read(self.store().join("store.json")).expect("a store has it");
+        let file: Value = serde_json::from_slice(&file).expect("it is JSON");
+        file["cluster_bytes"].as_u64().expect("a number")
+    }
+
     /// Bytes of all packs.
     pub fn pack_bytes(&self) -> u64 {
         let len = |p: &PathBuf| fs::metadata(p).map_or(0, |m| m.len());
