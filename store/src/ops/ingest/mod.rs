@@ -11,6 +11,7 @@
 mod changed;
 mod decide;
 mod feed;
+mod parents;
 mod scan;
 mod writer;
 
@@ -77,12 +78,14 @@ impl Writer<'_> {
     /// Takes the inputs in. Their clusters are in packs of this writer, or of packs and roots that it relies on, when
     /// this returns; `finish` makes that hold for good.
     pub fn ingest(&mut self, inputs: &[Input<'_>], progress: &Progress) -> Result<Vec<Ingested>> {
-        let nodes = self.nodes();
+        let nodes = self.parent_nodes();
         let size = u64::from(self.geometry().cluster_bytes);
         let mut feeds = Vec::with_capacity(inputs.len());
         let mut disks = Vec::with_capacity(inputs.len());
         let mut audits = Vec::with_capacity(inputs.len());
         for input in inputs {
+            // Before the first of its nodes is read: see `ParentNodes`.
+            self.rely_on_root(input.parent.map(|p| p.root));
             let clusters = input.size.div_ceil(size);
             let hinted = match input.parent.zip(input.changed) {
                 Some((parent, changed)) => {
@@ -113,7 +116,6 @@ impl Writer<'_> {
             Progress::add(&progress.bytes_total, bytes);
             feeds.push(Feed::new(input, &*nodes, size as u32, ranges)?);
             disks.push(Disk::new(disks.len(), manifest));
-            self.rely_on_root(input.parent.map(|p| p.root));
         }
         self.run(&mut feeds, &mut disks, progress)?;
         let mut out = Vec::with_capacity(inputs.len());

@@ -5,6 +5,7 @@
 //! its first pack is put; an operation that stores nothing has no session and is one entry in all.
 
 use super::decide::{Encoder, Frame};
+use super::parents::ParentNodes;
 use crate::catalog::{Catalog, Invalid};
 use crate::codec::{EncodedFrame, FrameCodec, encode_frame};
 use crate::content::nodes::Nodes;
@@ -52,6 +53,7 @@ pub struct Writer<'a> {
     rely_roots: BTreeSet<Hash>,
     tables: Tables,
     nodes: Arc<Nodes>,
+    parents: Arc<ParentNodes>,
     codec: FrameCodec,
 }
 
@@ -66,11 +68,9 @@ impl<'a> Writer<'a> {
     /// Nothing is written, and no session opened, before there is something to store.
     pub fn new(store: &'a Store, kind: SessionKind, purse: Purse) -> Result<Self> {
         let catalog = store.log.refresh()?;
-        let nodes = Nodes::new(
-            store.objects.clone(),
-            &catalog,
-            store.geometry().cluster_bytes,
-        )?;
+        let cluster_bytes = store.geometry().cluster_bytes;
+        let nodes = Nodes::new(store.objects.clone(), &catalog, cluster_bytes)?;
+        let nodes = Arc::new(nodes);
         Ok(Self {
             store,
             purse,
@@ -87,7 +87,8 @@ impl<'a> Writer<'a> {
             rely_packs: BTreeSet::new(),
             rely_roots: BTreeSet::new(),
             tables: Tables::new(store.objects.clone(), catalog),
-            nodes: Arc::new(nodes),
+            parents: Arc::new(ParentNodes::new(nodes.clone())),
+            nodes,
             codec: FrameCodec::new(store.geometry().compression),
         })
     }
@@ -96,9 +97,9 @@ impl<'a> Writer<'a> {
         self.store.geometry()
     }
 
-    /// Reads manifest nodes of live packs.
-    pub fn nodes(&self) -> Arc<Nodes> {
-        self.nodes.clone()
+    /// Reads manifest nodes below roots that are relied on.
+    pub(super) fn parent_nodes(&self) -> Arc<ParentNodes> {
+        self.parents.clone()
     }
 
     pub(super) fn random(&self) -> [u8; 16] {
@@ -159,10 +160,10 @@ impl<'a> Writer<'a> {
         self.push(kind, frame, hashes)
     }
 
-    /// Stores a manifest node unless a live pack, or this writer, holds it. That it is there proves nothing about what
+    /// Stores a manifest node unless a parent, a live pack, or this writer holds it. That it is there proves nothing about what
     /// lies below it: the caller has seen to that.
     pub fn store_node(&mut self, hash: Hash, bytes: Vec<u8>) -> Result<()> {
-        if self.fresh.contains(&hash) {
+        if self.fresh.contains(&hash) || self.parents.has_read(&hash) {
             return Ok(());
         }
         if let Some(name) = self.nodes.holder(&hash) {
@@ -445,6 +446,7 @@ impl<'a> Writer<'a> {
         if gone {
             self.rely_packs.clear();
             self.rely_roots.clear();
+            self.parents.forget();
             self.publish()?;
             let catalog = self.store.log.refresh()?;
             self.nodes.follow(&catalog)?;
