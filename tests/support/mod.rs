@@ -106,6 +106,13 @@ impl Home {
         files_below(&self.store().join(below))
     }
 
+    /// Bytes of a cluster.
+    pub fn cluster_bytes(&self) -> u64 {
+        let file = fs::read(self.store().join("store.json")).expect("a store has it");
+        let file: Value = serde_json::from_slice(&file).expect("it is JSON");
+        file["cluster_bytes"].as_u64().expect("a number")
+    }
+
     /// Bytes of all packs.
     pub fn pack_bytes(&self) -> u64 {
         let len = |p: &PathBuf| fs::metadata(p).map_or(0, |m| m.len());
@@ -339,4 +346,10 @@ pub fn tool(program: &str) -> Command {
     let mut command = Command::new(path);
     command.stdin(Stdio::null());
     command
+}
+
+/// Whether this is the superuser, by the owner of our own process.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

@@ -12,13 +12,13 @@ use stillpoint_api::{Error, ErrorKind};
 
 /// The text of an error and of all that caused it.
 fn whole(e: &Error) -> String {
-    let mut text = e.to_string();
+    let mut text = vec![e.to_string()];
     let mut next = e.source();
     while let Some(cause) = next {
-        text += &format!(": {cause}");
+        text.push(cause.to_string());
         next = cause.source();
     }
-    text
+    text.join(": ")
 }
 
 /// Runs the steps with each of about `limit` calls failing, goes on with the same handle, and crashes.

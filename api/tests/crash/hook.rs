@@ -30,7 +30,8 @@ impl Watch for Interruption {
 /// What was done so far, by either, in the order of their acknowledgements.
 struct Ledger {
     sure: Expect,
-    pending: Vec<Step>,
+    /// With what there was when they began.
+    pending: Vec<(Step, Expect)>,
     /// Errors on a disk that works.
     refused: Vec<(Step, ErrorKind, String)>,
 }
@@ -46,19 +47,23 @@ impl Ran {
     /// Each pending step was done or was not.
     fn allowed(&self) -> Vec<Expect> {
         let mut allowed = vec![self.ledger.sure.clone()];
-        for step in &self.ledger.pending {
-            let done: Vec<Expect> = allowed.iter().map(|e| e.after(step)).collect();
+        for (step, begun) in &self.ledger.pending {
+            let done: Vec<Expect> = allowed
+                .iter()
+                .map(|e| e.after_step_of(step, begun))
+                .collect();
             allowed.extend(done);
         }
         allowed
     }
 }
 
-fn attempt(machine: &Machine, ledger: &Mutex<Ledger>, step: &Step, done: Result<()>) {
+/// Notes what became of a step that began when there was `begun`.
+fn note(machine: &Machine, ledger: &Mutex<Ledger>, step: &Step, begun: &Expect, done: Result<()>) {
     let mut ledger = ledger.lock().unwrap();
     match done {
-        Ok(()) => ledger.sure = ledger.sure.after(step),
-        Err(_) if machine.disk.has_crashed() => ledger.pending.push(step.clone()),
+        Ok(()) => ledger.sure = ledger.sure.after_step_of(step, begun),
+        Err(_) if machine.disk.has_crashed() => ledger.pending.push((step.clone(), begun.clone())),
         Err(e) => ledger
             .refused
             .push((step.clone(), e.kind(), format!("{e:?}"))),
@@ -83,7 +88,7 @@ fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) 
         for step in &steps {
             let before = other_ledger.lock().unwrap().sure.clone();
             let done = step.run(&other_machine, &system, &before);
-            attempt(&other_machine, &other_ledger, step, done);
+            note(&other_machine, &other_ledger, step, &before, done);
         }
     });
     let hook = Mutex::new(Some(hook));
@@ -99,7 +104,7 @@ fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) 
     let done = machine
         .open_over(store.clone(), store.clone())
         .and_then(|system| first.run(&machine, &system, from));
-    attempt(&machine, &ledger, first, done);
+    note(&machine, &ledger, first, from, done);
     let calls = store.watch.calls.load(Ordering::Relaxed);
     // Never reached: the hook goes, and with it its hold on the machine.
     store.watch.hook.lock().unwrap().take();
@@ -159,7 +164,7 @@ fn a_snapshot_is_made_while_all_that_it_shares_is_deleted_and_collected() {
     meet(
         "create and gc",
         &history(),
-        &Step::Create("three", &[]),
+        &Step::Create("four", &[]),
         &CLEAR,
         &[],
     );
@@ -172,7 +177,7 @@ fn gc_meets_a_snapshot_that_takes_up_what_it_was_to_drop() {
         &[Step::Goto("one", &[]), Step::Delete("one", &[])],
     ]
     .concat();
-    let others = [Step::Create("three", &[])];
+    let others = [Step::Create("four", &[])];
     meet(
         "gc and create",
         &before,
@@ -203,11 +208,11 @@ fn going_to_a_snapshot_that_is_being_deleted() {
 
 #[test]
 fn two_snapshots_are_made_at_once() {
-    let others = [Step::Create("four", &["b"]), Step::Create("five", &["a"])];
+    let others = [Step::Create("five", &["b"]), Step::Create("six", &["a"])];
     meet(
         "create and create",
         &history(),
-        &Step::Create("three", &[]),
+        &Step::Create("four", &[]),
         &others,
         &[],
     );

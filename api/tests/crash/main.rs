@@ -4,6 +4,8 @@
 //! Every test runs on one thread of its own, so that the mutating calls of a workload are the same in every run and a
 //! failure names a point that can be gone back to. `STILL_ROUNDS=full` visits every point, `STILL_SEED=N` other ones.
 
+#![allow(clippy::unwrap_used, reason = "tests say what went wrong by the panic")]
+
 mod bench;
 mod check;
 mod damage;

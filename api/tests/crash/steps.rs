@@ -101,6 +101,11 @@ impl Step {
 impl Expect {
     /// What there is once the step is done.
     pub fn after(&self, step: &Step) -> Self {
+        self.after_step_of(step, self)
+    }
+
+    /// The same for a step that began when there was `begun`.
+    pub fn after_step_of(&self, step: &Step, begun: &Self) -> Self {
         let mut next = self.clone();
         let key = |d: &str, name: &str| (d.to_owned(), name.to_owned());
         let all = |devices: &[&str]| match devices {
@@ -118,10 +123,8 @@ impl Expect {
             }
             Step::Goto(name, devices) => {
                 for d in all(devices) {
-                    // Gone when somebody else has deleted it: then nobody goes there either.
-                    if let Some(bytes) = self.snapshots.get(&key(&d, name)) {
-                        next.images.insert(d, bytes.clone());
-                    }
+                    next.images
+                        .insert(d.clone(), begun.snapshots[&key(&d, name)].clone());
                 }
             }
             Step::Delete(name, []) => next.snapshots.retain(|(_, n), _| n != name),

@@ -15,10 +15,13 @@ use crate::object::Objects;
 use crate::pack::reader::read_frame;
 use crate::pack::table::Table;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Frames of nodes kept: 64 KiB each, 16 MiB in all.
 const FRAMES_MAX: usize = 256;
+
+/// A place of an item, its pack, and its frame if that is in memory.
+type Found = (Location, PackName, Option<Arc<DecodedFrame>>);
 
 /// Times that a node is looked for anew because packs were dropped meanwhile.
 const TRIES: usize = 8;
@@ -63,7 +66,7 @@ impl<'a> Nodes<'a> {
 
     /// Adds the packs that became live and forgets those that no longer are.
     pub fn follow(&self, catalog: &Catalog) -> Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let live: BTreeSet<PackNumber> = catalog
             .packs()
             .filter(|p| p.record.kind == PackKind::Nodes)
@@ -99,48 +102,50 @@ impl<'a> Nodes<'a> {
 
     /// A live pack that holds this node, its bytes checked.
     pub fn holder(&self, hash: &Hash) -> Option<PackName> {
-        self.bytes_followed(hash).ok()?;
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = state.candidates(hash).next()?;
-        state.packs.get(&at.pack).copied()
+        self.read_followed(hash, |_, name| Ok(name)).ok()
     }
 
     /// Bytes of an item of a node pack, verified. Not there only when no pack that is live now has it.
     pub fn bytes(&self, hash: &Hash) -> Result<Vec<u8>> {
+        self.read(hash, |bytes| Ok(bytes.to_vec()))
+    }
+
+    fn read<T>(&self, hash: &Hash, take: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
         let mut tries = 0;
         loop {
             // Another thread may follow between the try and the answer: then that counts as a change too.
-            let before = self.generation();
-            let failed = match self.bytes_followed(hash) {
-                Ok(bytes) => return Ok(bytes),
+            let before = self.lock().generation;
+            let failed = match self.read_followed(hash, |bytes, _| take(bytes)) {
+                Ok(taken) => return Ok(taken),
                 Err(e) => e,
             };
             self.follow(&*self.log.refresh()?)?;
-            if tries == TRIES || self.generation() == before {
+            if tries == TRIES || self.lock().generation == before {
                 return Err(failed);
             }
             tries += 1;
         }
     }
 
-    fn generation(&self) -> u64 {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.generation
-    }
-
-    fn bytes_followed(&self, hash: &Hash) -> Result<Vec<u8>> {
-        let candidates: Vec<Location> = {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.candidates(hash).collect()
-        };
+    /// Gives the verified bytes of an item, and the pack that they are in, to `take`.
+    fn read_followed<T>(
+        &self,
+        hash: &Hash,
+        take: impl Fn(&[u8], PackName) -> Result<T>,
+    ) -> Result<T> {
+        let found: Vec<Found> = self.lock().candidates(hash).collect();
         let mut last = None;
-        for at in candidates {
-            match self.frame(at) {
-                Ok(frame) => match frame.item(usize::from(at.item)) {
-                    Some(bytes) if Hash::of(bytes) == *hash => return Ok(bytes.to_vec()),
-                    _ => {}
-                },
-                Err(e) => last = Some(e),
+        for (at, name, cached) in found {
+            let frame = match cached.map_or_else(|| self.load(at, name), Ok) {
+                Ok(frame) => frame,
+                Err(e) => {
+                    last = Some(e);
+                    continue;
+                }
+            };
+            match frame.item(usize::from(at.item)) {
+                Some(bytes) if Hash::of(bytes) == *hash => return take(bytes, name),
+                _ => {}
             }
         }
         Err(last.unwrap_or_else(|| {
@@ -151,58 +156,52 @@ impl<'a> Nodes<'a> {
         }))
     }
 
-    fn frame(&self, at: Location) -> Result<Arc<DecodedFrame>> {
-        let (name, cached) = {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            (
-                state.packs.get(&at.pack).copied(),
-                state.frames.get(&(at.pack, at.offset)).cloned(),
-            )
-        };
-        if let Some(frame) = cached {
-            return Ok(frame);
-        }
-        let name = name.ok_or_else(|| {
-            Error::new(crate::ErrorKind::Busy, "reading a manifest node")
-                .detail("its pack was dropped meanwhile")
-        })?;
+    fn load(&self, at: Location, name: PackName) -> Result<Arc<DecodedFrame>> {
         let bytes = read_frame(&*self.objects, name, at.frame())?;
         let frame = decode_frame(PackKind::Nodes, self.cluster_bytes, &bytes).map_err(|e| {
             e.at(self.objects.describe(&name.key()))
                 .offset(u64::from(at.offset))
         })?;
         let frame = Arc::new(frame);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.oldest.len() == FRAMES_MAX
-            && let Some(old) = state.oldest.pop_front()
-        {
-            state.frames.remove(&old);
-        }
-        if state
-            .frames
-            .insert((at.pack, at.offset), frame.clone())
-            .is_none()
-        {
-            state.oldest.push_back((at.pack, at.offset));
-        }
+        self.lock().keep((at.pack, at.offset), frame.clone());
         Ok(frame)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn candidates(&self, hash: &Hash) -> impl Iterator<Item = Location> + '_ {
+    fn candidates(&self, hash: &Hash) -> impl Iterator<Item = Found> + '_ {
         let key = key_of(hash);
         let from = self.places.partition_point(|(k, _)| *k < key);
         self.places[from..]
             .iter()
             .take_while(move |(k, _)| *k == key)
-            .map(|(_, at)| *at)
+            .filter_map(|(_, at)| {
+                let name = *self.packs.get(&at.pack)?;
+                let cached = self.frames.get(&(at.pack, at.offset)).cloned();
+                Some((*at, name, cached))
+            })
+    }
+
+    fn keep(&mut self, at: (PackNumber, u32), frame: Arc<DecodedFrame>) {
+        // Its pack may have been dropped while the frame was read.
+        if !self.packs.contains_key(&at.0) || self.frames.insert(at, frame).is_some() {
+            return;
+        }
+        self.oldest.push_back(at);
+        if self.oldest.len() > FRAMES_MAX
+            && let Some(old) = self.oldest.pop_front()
+        {
+            self.frames.remove(&old);
+        }
     }
 }
 
 impl NodeSource for Nodes<'_> {
     fn node(&self, hash: &Hash) -> Result<Arc<Node>> {
-        let bytes = self.bytes(hash)?;
-        Node::decode(&bytes).map(Arc::new)
+        self.read(hash, |bytes| Node::decode(bytes).map(Arc::new))
     }
 }

@@ -104,10 +104,8 @@ fn check_kind(disk: &dyn Disk, path: &Path) -> Result<()> {
         Ok(FileKind::Socket) => "a socket",
         Ok(FileKind::Other) => "a character device",
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            return Err(Error::new(ErrorKind::NotFound, "opening the image")
-                .at(path.display())
-                .detail("there is no such file")
-                .hint("check the path; a relative one starts in the current folder"));
+            // What the system said stays the cause: a file that is missing is not a missing snapshot.
+            return Err(e.hint("check the path; a relative one starts in the current folder"));
         }
         Err(e) => return Err(e),
     };

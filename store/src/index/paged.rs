@@ -125,7 +125,7 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 impl SledIndex {
-    /// Opens the index of `store` in `folder`, made if there is none. sled's cache takes `cache_bytes`.
+    /// Opens the index of `store` in `folder`, made if there is none. `cache_bytes` bounds its memory, see the module.
     pub fn open(folder: &Path, store: Uid, cache_bytes: usize) -> std::result::Result<Self, Unfit> {
         Self::open_version(folder, store, cache_bytes, VERSION)
     }

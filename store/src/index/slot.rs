@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// Processes that can have an index at the same time.
 pub const SLOTS: usize = 8;
-/// What sled's cache takes when nothing is said.
+/// What an index may use when nothing is said.
 pub const CACHE_BYTES: usize = 64 << 20;
 
 /// The slots of a store.

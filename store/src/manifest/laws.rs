@@ -10,12 +10,12 @@ use crate::manifest::{Child, Run};
 use proptest::prelude::*;
 
 /// Cluster `n` of many.
-pub(super) fn hash(n: u64) -> Child {
+pub(crate) fn hash(n: u64) -> Child {
     Child::Hash(Hash::of(&n.to_le_bytes()))
 }
 
 /// A disk with these runs, in order, and holes between them.
-pub(super) fn build(nodes: &MemoryNodes, clusters: u64, runs: &[Run]) -> Hash {
+pub(crate) fn build(nodes: &MemoryNodes, clusters: u64, runs: &[Run]) -> Hash {
     let mut sink = |hash, bytes: Vec<u8>| nodes.insert(hash, &bytes);
     let mut builder = Builder::new(clusters);
     for run in runs {
@@ -31,7 +31,7 @@ pub(super) fn build(nodes: &MemoryNodes, clusters: u64, runs: &[Run]) -> Hash {
 }
 
 /// All that differs between two disks.
-pub(super) fn changes(
+pub(crate) fn changes(
     nodes: &MemoryNodes,
     a: Hash,
     size_a: u64,

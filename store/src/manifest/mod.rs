@@ -14,7 +14,7 @@ mod tree;
 pub mod walk;
 
 #[cfg(test)]
-mod laws;
+pub(crate) mod laws;
 
 use crate::error::Result;
 use crate::format::manifest::Node;

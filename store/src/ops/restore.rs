@@ -188,26 +188,32 @@ impl Store {
         }
     }
 
-    /// Keeps gc from taking these roots while the result lives. Where nothing can be written there is no pin: a pack that
-    /// vanishes is then reported as such.
+    /// Keeps gc from taking these roots while the result lives. Where nothing can be written, or no space is left, there is
+    /// no pin: a pack that vanishes is then reported as such. The reserve is for those who make room.
     pub fn pin(&self, contents: &[Content]) -> Result<Option<Pin<'_>>> {
         if self.is_read_only() {
             self.refresh()?;
             return Ok(None);
         }
         let roots: Vec<_> = contents.iter().map(|c| c.root).collect();
-        let session = self
+        let opened = self
             .log
-            .open_session(SessionKind::Reader, Purse::Reserve, &mut |_| {
+            .open_session(SessionKind::Reader, Purse::Free, &mut |_| {
                 Ok(vec![Op::Pin {
                     packs: vec![],
                     roots: roots.clone(),
                 }])
-            })?;
-        Ok(Some(Pin {
-            store: self,
-            session: Some(session),
-        }))
+            });
+        match opened {
+            Err(e) if e.kind() == ErrorKind::NoSpace => {
+                (self.say)("the disk is full: reading without keeping gc from what is read");
+                Ok(None)
+            }
+            opened => Ok(Some(Pin {
+                store: self,
+                session: Some(opened?),
+            })),
+        }
     }
 }
 
@@ -220,7 +226,7 @@ pub struct Pin<'a> {
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take()
-            && let Err(e) = self.store.log.close(session, Purse::Reserve)
+            && let Err(e) = self.store.log.close(session, Purse::Free)
         {
             // The claim is given back when the session is found dead; nothing is lost by it.
             (self.store.say)(&format!("a read pin stays until the next gc: {e}"));

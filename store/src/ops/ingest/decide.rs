@@ -94,7 +94,7 @@ impl Disk {
 
     /// The root of the manifest, its nodes stored.
     pub fn finish(self, writer: &mut Writer<'_>) -> Result<(Hash, Counts)> {
-        let nodes = writer.nodes();
+        let nodes = writer.parent_nodes();
         let mut sink = |hash, bytes| writer.store_node(hash, bytes);
         let root = match self.manifest {
             Manifest::Built(builder) => builder.finish(&mut sink)?,

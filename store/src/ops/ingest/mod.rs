@@ -11,6 +11,7 @@
 mod changed;
 mod decide;
 mod feed;
+mod parents;
 mod scan;
 mod writer;
 
@@ -103,12 +104,14 @@ impl Writer<'_> {
     }
 
     fn try_ingest(&mut self, inputs: &[Input<'_>], progress: &Progress) -> Result<Vec<Ingested>> {
-        let nodes = self.nodes();
+        let nodes = self.parent_nodes();
         let size = u64::from(self.geometry().cluster_bytes);
         let mut feeds = Vec::with_capacity(inputs.len());
         let mut disks = Vec::with_capacity(inputs.len());
         let mut audits = Vec::with_capacity(inputs.len());
         for input in inputs {
+            // Before the first of its nodes is read: see `ParentNodes`.
+            self.rely_on_root(input.parent.map(|p| p.root));
             let clusters = input.size.div_ceil(size);
             let hinted = match input.parent.zip(input.changed) {
                 Some((parent, changed)) => {
@@ -142,7 +145,6 @@ impl Writer<'_> {
             Progress::add(&progress.bytes_total, bytes);
             feeds.push(Feed::new(input, &*nodes, size as u32, ranges)?);
             disks.push(Disk::new(disks.len(), manifest));
-            self.rely_on_root(input.parent.map(|p| p.root));
         }
         self.run(&mut feeds, &mut disks, progress)?;
         let mut out = Vec::with_capacity(inputs.len());

@@ -5,6 +5,7 @@
 //! its first pack is put; an operation that stores nothing has no session and is one entry in all.
 
 use super::decide::{Encoder, Frame};
+use super::parents::ParentNodes;
 use crate::catalog::{Catalog, Invalid};
 use crate::codec::{EncodedFrame, FrameCodec, encode_frame};
 use crate::content::nodes::Nodes;
@@ -47,6 +48,7 @@ pub struct Writer<'a> {
     relied: Relied,
     tables: Tables,
     nodes: Arc<Nodes<'a>>,
+    parents: Arc<ParentNodes<'a>>,
     codec: FrameCodec,
 }
 
@@ -68,12 +70,12 @@ impl<'a> Writer<'a> {
     /// Nothing is written, and no session opened, before there is something to store.
     pub fn new(store: &'a Store, kind: SessionKind, purse: Purse) -> Result<Self> {
         let catalog = store.log.refresh()?;
-        let nodes = Nodes::new(
+        let nodes = Arc::new(Nodes::new(
             &store.log,
             store.objects.clone(),
             &catalog,
             store.geometry().cluster_bytes,
-        )?;
+        )?);
         Ok(Self {
             store,
             purse,
@@ -89,7 +91,8 @@ impl<'a> Writer<'a> {
             fresh: HashSet::new(),
             relied: Relied::default(),
             tables: Tables::new(store.objects.clone(), catalog),
-            nodes: Arc::new(nodes),
+            parents: Arc::new(ParentNodes::new(nodes.clone())),
+            nodes,
             codec: FrameCodec::new(store.geometry().compression),
         })
     }
@@ -98,9 +101,9 @@ impl<'a> Writer<'a> {
         self.store.geometry()
     }
 
-    /// Reads manifest nodes of live packs.
-    pub fn nodes(&self) -> Arc<Nodes<'a>> {
-        self.nodes.clone()
+    /// Reads manifest nodes below roots that are relied on.
+    pub(super) fn parent_nodes(&self) -> Arc<ParentNodes<'a>> {
+        self.parents.clone()
     }
 
     pub(super) fn random(&self) -> [u8; 16] {
@@ -161,10 +164,10 @@ impl<'a> Writer<'a> {
         self.push(kind, frame, hashes)
     }
 
-    /// Stores a manifest node unless a live pack, or this writer, holds it. That it is there proves nothing about what
+    /// Stores a manifest node unless a parent, a live pack, or this writer holds it. That it is there proves nothing about what
     /// lies below it: the caller has seen to that.
     pub fn store_node(&mut self, hash: Hash, bytes: Vec<u8>) -> Result<()> {
-        if self.fresh.contains(&hash) {
+        if self.fresh.contains(&hash) || self.parents.has_read(&hash) {
             return Ok(());
         }
         if let Some(name) = self.nodes.holder(&hash) {
@@ -480,6 +483,7 @@ impl<'a> Writer<'a> {
     /// did not store, is forgotten.
     pub(super) fn start_over(&mut self, relied: Relied) -> Result<()> {
         self.relied = relied;
+        self.parents.forget();
         self.flush()?;
         self.publish()?;
         self.fresh.clear();
