@@ -1,6 +1,9 @@
 //! Images through a real store on a real disk and back.
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by its panic")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by its panic"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
