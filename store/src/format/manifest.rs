@@ -104,8 +104,16 @@ impl Node {
         let Some((head, rest)) = bytes.split_at_checked(HEAD_BYTES) else {
             return Err(bad_node("it is shorter than its head"));
         };
-        if head[..4] != *MAGIC || head[5..8] != [VERSION, 0, 0] {
-            return Err(bad_node("magic, version or zeros are other"));
+        if head[..4] != *MAGIC {
+            return Err(bad_node("the magic is another"));
+        }
+        if head[5] != VERSION {
+            let version = head[5];
+            let why = format!("it has format version {version}, this program knows {VERSION}");
+            return Err(bad_node(&why));
+        }
+        if head[6..8] != [0, 0] {
+            return Err(bad_node("its zeros are other"));
         }
         if head[4] >= MANIFEST_LEVELS_MAX {
             return Err(bad_node("its level cannot be"));

@@ -65,6 +65,7 @@ impl PackHeader {
     /// Reads a header from the first bytes of a pack.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let bytes: &[u8; HEADER_BYTES] = exactly(bytes, bad_header)?;
+        check_version(bytes, HEADER_MAGIC, bad_header)?;
         let kind = match bytes[12] {
             0 => PackKind::Clusters,
             1 => PackKind::Nodes,
@@ -83,9 +84,9 @@ impl PackHeader {
             cluster_bytes: u32_at(bytes, 36),
             store: Uid(array_at(bytes, 40)),
         };
-        // All fields are taken, so encoding gives back every byte: magic, version, zeros and checksum.
+        // All fields are taken, so encoding gives back every byte: zeros and checksum too.
         if header.encode() != *bytes {
-            return Err(bad_header("magic, version, zeros or checksum do not fit"));
+            return Err(bad_header("zeros or checksum do not fit"));
         }
         let c = header.cluster_bytes;
         if !c.is_power_of_two() || !(CLUSTER_BYTES_MIN..=CLUSTER_BYTES_MAX).contains(&c) {
@@ -260,6 +261,7 @@ impl Trailer {
     /// Reads the trailer of the pack `name`.
     pub fn decode(name: &PackName, bytes: &[u8]) -> Result<Self> {
         let bytes: &[u8; TRAILER_BYTES] = exactly(bytes, bad_trailer)?;
+        check_version(bytes, TRAILER_MAGIC, bad_trailer)?;
         let trailer = Self {
             table_offset: u32_at(bytes, 12),
             blocks: u32_at(bytes, 16),
@@ -268,7 +270,7 @@ impl Trailer {
             decoded: u64_at(bytes, 32),
         };
         if trailer.encode(name) != *bytes {
-            return Err(bad_trailer("magic, version, zeros or checksum do not fit"));
+            return Err(bad_trailer("zeros or checksum do not fit"));
         }
         trailer.check()?;
         Ok(trailer)
@@ -294,6 +296,19 @@ impl Trailer {
         } else {
             Err(bad_trailer("its numbers do not fit together"))
         }
+    }
+}
+
+/// Refuses another magic, and another version by its number. The bytes are those of a header or trailer.
+fn check_version(bytes: &[u8; 64], magic: &[u8], bad: fn(&str) -> Error) -> Result<()> {
+    if bytes[..8] != *magic {
+        return Err(bad("the magic is another"));
+    }
+    match u32_at(bytes, 8) {
+        VERSION => Ok(()),
+        version => Err(bad(&format!(
+            "it has format version {version}, this program knows {VERSION}"
+        ))),
     }
 }
 
