@@ -9,7 +9,7 @@ pub const FRAME_BYTES_MAX: u32 = 4 << 20;
 /// Largest pack with everything in it: one PUT of an object store, and offsets fit in a u32.
 pub const PACK_BYTES_MAX: u32 = 64 << 20;
 /// A pack is sealed before it grows over this.
-pub const PACK_BYTES_TARGET: u32 = 32 << 20;
+pub const PACK_BYTES_TARGET: u32 = 24 << 20;
 /// Largest disk: 8 EiB less one cluster, so that offsets fit in an i64.
 pub const DISK_BYTES_MAX: u64 = (1 << 63) - (1 << 20);
 /// Largest log entry: a compact of all packs of a large store fits.

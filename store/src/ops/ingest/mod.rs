@@ -31,7 +31,7 @@ use scan::Batch;
 use std::ops::Range;
 
 /// Bytes read before the next decision: a batch.
-const BATCH_BYTES: usize = 16 << 20;
+const BATCH_BYTES: usize = 12 << 20;
 /// Bytes that one task reads and hashes.
 const RUN_BYTES: u64 = 256 << 10;
 /// Bytes that one of several inputs gives to a batch before the next one's turn.
