@@ -177,10 +177,12 @@ impl System {
                 changed,
             })
             .collect();
-        let mut read = writer.ingest(&inputs, progress)?.into_iter();
+        let read = writer.ingest(&inputs, progress);
+        // Also of one that could not be read to its end: that somebody changed it says more.
         for (_, image) in images {
             image.check_unchanged()?;
         }
+        let mut read = read?.into_iter();
         let none = || {
             Error::invalid(
                 "making a snapshot",

@@ -572,7 +572,7 @@ fn check_snapshots(arena: &Arena, system: &System) {
 #[test]
 fn whatever_the_order_what_was_acknowledged_restores() {
     let errors = Mutex::new(BTreeMap::<String, usize>::new());
-    for_seeds(rounds(200, 10), |seed| {
+    for_seeds(rounds(400, 5), |seed| {
         for (what, n) in run(seed) {
             *errors.lock().unwrap().entry(what).or_default() += n;
         }

@@ -242,7 +242,7 @@ impl Bench {
             return format!("no image {name}");
         };
         let file = RealDisk.open(&path, OpenMode::Write).unwrap();
-        for _ in 0..1 + dice.below(6) {
+        for _ in 0..=dice.below(6) {
             if dice.one_in(8) {
                 resize(picture, dice.below(40 * C));
                 file.set_len(picture.len as u64).unwrap();
@@ -662,7 +662,7 @@ fn differences(a: &Picture, b: &Picture) -> Vec<ChangedExtent> {
         let (start, length) = ((i * C) as u64, C.min(end - i * C) as u64);
         match extents.last_mut() {
             Some(last) if last.kind == kind && last.start + last.length == start => {
-                last.length += length
+                last.length += length;
             }
             _ => extents.push(ChangedExtent {
                 start,

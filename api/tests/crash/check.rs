@@ -76,7 +76,12 @@ pub fn check(machine: Machine, allowed: &[Expect], point: u64) -> Found<(Machine
 pub fn settle(machine: Machine, allowed: &[Expect], point: u64) -> Found<(Machine, Expect)> {
     let system = doing(machine.open(), "opening the store")?;
     let seen = Seen::of(&system)?;
-    let fitting: Vec<&Expect> = allowed.iter().filter(|e| seen.is(e)).collect();
+    let mut fitting: Vec<&Expect> = Vec::new();
+    for expect in allowed.iter().filter(|e| seen.is(e)) {
+        if !fitting.contains(&expect) {
+            fitting.push(expect);
+        }
+    }
     ensure(!fitting.is_empty(), || {
         format!("the catalog is none that may be: {seen:?}")
     })?;

@@ -72,11 +72,11 @@ pub fn get_whole(objects: &dyn Objects, key: &str, limit: u64) -> Result<Vec<u8>
 pub fn get_exact(objects: &dyn Objects, key: &str, offset: u64, buf: &mut [u8]) -> Result<()> {
     let n = objects.get(key, offset, buf)?;
     if n < buf.len() {
-        let why = format!(
-            "ends after {} bytes, {} were expected",
-            offset + n as u64,
-            offset + buf.len() as u64
-        );
+        let read = offset + n as u64;
+        // A read past the end does not say where the end is.
+        let end = objects.size(key).unwrap_or(read).min(read);
+        let wanted = offset + buf.len() as u64;
+        let why = format!("ends after {end} bytes, {wanted} were expected");
         return Err(Error::corrupt("reading", why)
             .at(objects.describe(key))
             .offset(offset));

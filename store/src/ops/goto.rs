@@ -244,6 +244,9 @@ impl Store {
         let size = u64::from(self.geometry().cluster_bytes);
         if file.len()? != new.size {
             file.set_len(new.size)?;
+            // ORDER: the size is durable before anything is written, so that a crash leaves the old one or the new one,
+            // and any other means that somebody else was there.
+            file.sync()?;
         }
         let written = AtomicU64::new(0);
         let plain = FileSink {
