@@ -1,15 +1,15 @@
 //! The engine of stillpoint: disk images in, verified snapshots out, nothing lost.
 //!
-//! `FORMAT.md` says what is stored, `DESIGN.md` why. Modules import only downwards:
+//! `FORMAT.md` says what is stored, `DESIGN.md` why. A module imports only those above it, or to the left of it:
 //!
 //! ```text
-//! error id geometry limits progress world        vocabulary, pure
+//! error id limits geometry progress world        vocabulary, pure
 //! format                                         bytes <-> structs, no I/O
-//! disk  object  index  image                     the doors to the outside
-//! catalog  log                                   what exists
-//! codec  pack  manifest  content                 clusters and where they are
-//! ops                                            one verb a file
-//! store                                          the face
+//! disk object index image                        the doors to the outside
+//! catalog log                                    what exists
+//! codec pack manifest content                    clusters and where they are
+//! tuning store                                   a store that is open
+//! ops                                            what it can do: one verb a file
 //! ```
 
 pub mod catalog;

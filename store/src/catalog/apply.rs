@@ -1,7 +1,7 @@
 //! An entry on a state: validated op by op, each on the state after the one before; whole or not at all.
 
 use super::{Catalog, DeviceState, PackState, Rules, SessionState, SnapshotState, Tip};
-use crate::format::entry::{Entry, GotoRecord, GotoResult, Op, PackRecord, SessionKind};
+use crate::format::entry::{Content, Entry, GotoRecord, GotoResult, Op, PackRecord, SessionKind};
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, PackNumber, Sequence, SessionId, Uid};
 use crate::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX, PACK_BYTES_MAX, PATH_BYTES_MAX};
@@ -168,6 +168,7 @@ impl Catalog {
             }
             Op::RemoveDevice { uid } => self.remove_device(uid),
             Op::PutHead { uid, head, base } => {
+                check_contents(head.iter())?;
                 if let Some(head) = head
                     && rules.roots_reachable
                     && !self.reachable(&head.root)
@@ -383,6 +384,7 @@ impl Catalog {
         if self.gotos.contains_key(&record.uid) {
             return Err(Invalid::GotoExists(record.uid));
         }
+        check_contents(record.devices.iter().flat_map(|d| [&d.undo, &d.target]))?;
         for device in &record.devices {
             if self
                 .device(&device.device)
@@ -455,6 +457,13 @@ fn new_device(uid: Uid) -> DeviceState {
         gotos_begun: 0,
         in_goto: None,
     }
+}
+
+fn check_contents<'a>(mut contents: impl Iterator<Item = &'a Content>) -> Valid {
+    if contents.all(Content::is_possible) {
+        return Ok(());
+    }
+    Err(Invalid::Malformed("no disk is so large".into()))
 }
 
 fn check_device(name: &str, attachment: Option<&crate::format::entry::Attachment>) -> Valid {

@@ -228,8 +228,19 @@ impl Catalog {
         self
     }
 
-    /// What serde left out; refuses a checkpoint whose packs contradict each other.
+    /// Whether every record and all contents are such as ops may have.
+    fn is_possible(&self) -> bool {
+        let heads = self.devices().filter_map(|d| d.head);
+        let gotos = self.gotos().flat_map(|g| &g.devices);
+        let mut contents = heads.chain(gotos.flat_map(|d| [d.undo, d.target]));
+        contents.all(|c| c.is_possible()) && self.snapshots().all(|s| s.record.check().is_ok())
+    }
+
+    /// What serde left out; refuses a checkpoint whose packs contradict each other, or that no log can lead to.
     pub(crate) fn complete(mut self) -> Option<Self> {
+        if !self.is_possible() {
+            return None;
+        }
         for pack in self.packs.clone().values() {
             let taken = self.numbers.contains_key(&pack.number) || pack.number.0 >= self.next_pack;
             if taken || self.packs.get(&pack.name) != Some(pack) {

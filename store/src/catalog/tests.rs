@@ -136,6 +136,14 @@ fn content(n: u8) -> Content {
     }
 }
 
+/// Contents of a size that no disk has.
+fn endless(n: u8) -> Content {
+    Content {
+        size: u64::MAX,
+        ..content(n)
+    }
+}
+
 fn record(n: u8) -> SnapshotRecord {
     SnapshotRecord {
         uid: Uid([n; 16]),
@@ -429,18 +437,24 @@ fn a_snapshot_needs_a_device_and_a_new_uid_and_a_sound_record() {
         gotos_begun: 0,
     };
     bench.refused(session, &[put], Invalid::DeviceUnknown(Uid([5; 16])));
-    let record = SnapshotRecord {
+    let long = SnapshotRecord {
         name: vec![b'x'; 256],
         ..record(4)
     };
-    let put = Op::PutSnapshot {
-        record,
-        gotos_begun: 0,
+    let large = SnapshotRecord {
+        content: endless(4),
+        ..record(4)
     };
-    assert!(matches!(
-        bench.try_ops(session, &[put]),
-        Err(Invalid::Malformed(_))
-    ));
+    for record in [long, large] {
+        let put = Op::PutSnapshot {
+            record,
+            gotos_begun: 0,
+        };
+        assert!(matches!(
+            bench.try_ops(session, &[put]),
+            Err(Invalid::Malformed(_))
+        ));
+    }
 }
 
 #[test]
@@ -787,6 +801,32 @@ fn equal_catalogs_are_equal_bytes_and_come_back_whole() {
     let back = back.complete().unwrap();
     assert_eq!(back, one, "with what is derived");
     assert_eq!(back.pack_numbered(PackNumber(4)).unwrap().name.n, 1);
+}
+
+#[test]
+fn no_disk_is_larger_than_offsets_reach() {
+    let (mut bench, session) = Bench::with_device();
+    bench.ops(session, &[snapshot(3)]);
+    let head = Op::PutHead {
+        uid: DISK,
+        head: Some(endless(3)),
+        base: None,
+    };
+    let Op::GotoBegin { mut record } = begin(3) else {
+        panic!()
+    };
+    record.devices[0].target = endless(3);
+    for op in [head, Op::GotoBegin { record }] {
+        let refused = bench.try_ops(session, &[op]);
+        assert!(matches!(refused, Err(Invalid::Malformed(_))));
+    }
+    let mut stored = bench.catalog.clone();
+    stored.numbers = Catalog::default().numbers;
+    assert!(stored.clone().complete().is_some());
+    let mut device = super::DeviceState::clone(stored.device(&DISK).unwrap());
+    device.head = Some(endless(3));
+    stored.devices.insert_mut(DISK, device.into());
+    assert!(stored.complete().is_none(), "nor in a checkpoint");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, Sequence, SessionId, Uid};
+use crate::limits::DISK_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 /// One commit: takes effect whole or not at all.
@@ -168,6 +169,13 @@ pub struct Content {
     pub root: Hash,
     /// Bytes of the disk.
     pub size: u64,
+}
+
+impl Content {
+    /// False for a size that no disk has: offsets in it would not be numbers.
+    pub fn is_possible(&self) -> bool {
+        self.size <= DISK_BYTES_MAX
+    }
 }
 
 /// The image that a device stands for.

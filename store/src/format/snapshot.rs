@@ -57,6 +57,10 @@ impl SnapshotRecord {
                 return Err(Error::invalid("checking a snapshot record", why));
             }
         }
+        if !self.content.is_possible() || self.vm_state.is_some_and(|s| !s.is_possible()) {
+            let why = "no disk is so large";
+            return Err(Error::invalid("checking a snapshot record", why));
+        }
         if self.date_nsec >= 1_000_000_000 {
             return Err(Error::invalid(
                 "checking a snapshot record",
