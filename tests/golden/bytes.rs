@@ -124,7 +124,7 @@ impl Picture {
     }
 
     // Section 3.
-    fn envelope(magic: &[u8; 8], sequence: u64, previous: Hash, payload: &[u8]) -> Vec<u8> {
+    fn envelope(magic: &[u8], sequence: u64, previous: Hash, payload: &[u8]) -> Vec<u8> {
         let head = Self::new().raw(magic).at(8).u32(1).at(12).zeros(4);
         let head = head.at(16).u64(sequence).at(24).u64(payload.len() as u64);
         let head = head.at(32).hash(previous).at(64).checksum(32, payload);
@@ -331,10 +331,11 @@ fn store_json_is_section_2() {
         .map(|(k, v)| format!("\"{k}\":{v}"))
         .collect();
     let compact = format!("{{{},\"compression\":{{\"zstd\":3}}}}", compact.join(","));
-    let pretty: String = members
+    let pretty: Vec<String> = members
         .iter()
         .map(|(k, v)| format!("  \"{k}\": {v},\n"))
         .collect();
+    let pretty = pretty.concat();
     let text = format!(
         "{{\n{pretty}  \"compression\": {{\n    \"zstd\": 3\n  }},\n  \"checksum\": \"{}\"\n}}\n",
         blake3::hash(compact.as_bytes())
@@ -506,7 +507,7 @@ fn frame(encoding: u8, items: u16, decoded: u32, lengths: &[u8], encoded: &[u8])
 }
 
 /// `rest`: bytes 20 on of a block.
-fn block(number: u32, rest: Picture) -> Vec<u8> {
+fn block(number: u32, rest: &Picture) -> Vec<u8> {
     let mut rest = Picture::new().u32(number).raw(&rest.0).0;
     assert!(rest.len() <= 4080);
     rest.resize(4080, 0);
@@ -555,7 +556,7 @@ fn a_pack_of_clusters_is_section_7() {
         .fold(entries, |p, c| p.hash(Hash::of(c)));
     let table_at = 64 + first + second;
     let picture = header(0).at(64).raw(&frames.concat());
-    let picture = picture.at(table_at as usize).raw(&block(0, entries));
+    let picture = picture.at(table_at as usize).raw(&block(0, &entries));
     let picture = picture.raw(&trailer(table_at, 1, 3, 2, 3 * 4096)).0;
     same("pack", &pack.bytes, &picture);
     assert_eq!(pack.record.hash, Hash::of(&picture));
@@ -579,8 +580,8 @@ fn frames_of_nodes_have_lengths_and_their_items_may_stand_in_two_blocks() {
     let table_at = 64 + body.len() as u32;
     let picture = header(1)
         .raw(&body)
-        .raw(&block(0, part(0, 126)))
-        .raw(&block(1, part(126, 74)));
+        .raw(&block(0, &part(0, 126)))
+        .raw(&block(1, &part(126, 74)));
     let picture = picture.raw(&trailer(table_at, 2, 200, 1, 400)).0;
     same("pack", &pack.bytes, &picture);
     let numbers: Vec<u32> = pack.entries.iter().map(|(_, entry)| *entry).collect();

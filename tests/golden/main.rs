@@ -4,6 +4,11 @@
 //! `STILL_REGENERATE_FIXTURES=1 cargo test --test golden` writes the files anew. That is allowed only because 0.1.0 is not
 //! tagged: from then on `tests/fixtures/v1` never changes, and this sentence and the code behind it go.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by its panic"
+)]
+
 mod bytes;
 mod generate;
 mod versions;
@@ -24,8 +29,8 @@ use stillpoint_api::{Error, ErrorKind, Output, Result, System};
 
 /// The golden store.
 pub fn fixture() -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
     static ONCE: std::sync::Once = std::sync::Once::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
     ONCE.call_once(|| {
         if std::env::var_os("STILL_REGENERATE_FIXTURES").is_some() {
             let _there_may_be_none = fs::remove_dir_all(&folder);
