@@ -22,8 +22,7 @@ const STORE_FILE_BYTES_MAX: u64 = 64 << 10;
 /// Times that something is begun anew because packs were dropped under it.
 const SETTLE_TRIES: usize = 8;
 
-/// Tells the user a line that is no error: "index rebuilt: ...".
-pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
+pub use crate::index::keeper::Say;
 
 /// What a store stands on.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// Reads what the index is to hold of a pack: keys and entry numbers.
 pub type ReadPack<'a> = &'a mut dyn FnMut(&PackName) -> Result<Vec<(Key, u32)>>;
 
-/// Says a line to the user.
+/// Tells the user a line that is no error: "the index is made anew: ...".
 pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What `catch_up` did.
