@@ -33,7 +33,10 @@ const NAMED_ONLY_IN: [(&str, &[&str]); 10] = [
         ],
     ),
     // Packs are written behind the ingest; sled's compactor is waited for.
-    ("std::thread", &["index/sled.rs", "ops/ingest/writer.rs"]),
+    (
+        "std::thread",
+        &["index/sled.rs", "ops/ingest/writer.rs", "ops/sink.rs"],
+    ),
     ("rayon::ThreadPoolBuilder", &["index/sled.rs"]),
     // The clock is an argument; sled's compactor is waited for no longer than that.
     ("std::time", &["index/sled.rs", "world.rs"]),

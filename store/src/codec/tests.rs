@@ -232,3 +232,45 @@ proptest! {
         let _ = decode_frame(kind, C, &bytes);
     }
 }
+
+#[test]
+fn the_beginning_of_a_frame_decodes_to_the_beginning_of_the_whole() {
+    let size = C as usize;
+    let data = [text(1, 40 * size), noise(1, 24 * size)].concat();
+    let items: Vec<&[u8]> = data.chunks(size).collect();
+    for compression in [Compression::None, Compression::Zstd(6)] {
+        let frame = encode_frame(PackKind::Clusters, &items, compression);
+        let mut buffer = Vec::new();
+        for wanted in [1, 17, 63, 64, 1000] {
+            let read = decode_clusters(C, &frame.bytes, wanted, buffer).unwrap();
+            let bytes = wanted.min(64) * size;
+            assert!(read.data() == &data[..bytes], "{wanted} of {compression:?}");
+            assert!(read.item(wanted).is_none());
+            buffer = read.into_data();
+        }
+    }
+}
+
+#[test]
+fn the_beginning_of_a_bad_frame_is_an_error_or_has_other_bytes_but_never_more() {
+    let size = C as usize;
+    let data = text(1, 16 * size);
+    let items: Vec<&[u8]> = data.chunks(size).collect();
+    let good = encode_frame(PackKind::Clusters, &items, Compression::Zstd(6)).bytes;
+    let mut seen_error = false;
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        match decode_clusters(C, &bad, 5, Vec::new()) {
+            Ok(read) => assert!(read.data().len() <= 5 * size, "bit {bit}"),
+            Err(_) => seen_error = true,
+        }
+    }
+    assert!(seen_error);
+    for cut in 0..good.len() {
+        assert!(
+            decode_clusters(C, &good[..cut], 5, Vec::new()).is_err(),
+            "cut at {cut}"
+        );
+    }
+}

@@ -2,7 +2,7 @@
 //! hash. Frames are read, decoded, verified and delivered in parallel.
 
 use crate::catalog::Catalog;
-use crate::codec::{DecodedFrame, decode_frame};
+use crate::codec::{DecodedFrame, decode_clusters};
 use crate::content::resolve::{HashSet, Location, Resolver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::PackKind;
@@ -284,19 +284,25 @@ impl Task<'_> {
         if let Err(e) = read {
             return self.all_failed(span, e);
         }
-        let mut failed = Vec::new();
+        let (mut failed, mut buffer) = (Vec::new(), Vec::new());
         for wants in span.chunk_by(|a, b| self.at(*a).offset == self.at(*b).offset) {
             let at = self.at(wants[0]);
             let from = (at.offset - first.offset) as usize;
             let frame = &bytes[from..from + at.bytes as usize];
-            match decode_frame(PackKind::Clusters, self.fetcher.cluster_bytes, frame) {
-                Ok(frame) => self.deliver(&frame, wants, &mut failed)?,
+            let items = wants.iter().map(|w| self.at(*w).item).max();
+            let items = items.map_or(0, |last| usize::from(last) + 1);
+            match decode_clusters(self.fetcher.cluster_bytes, frame, items, buffer) {
+                Ok(frame) => {
+                    self.deliver(&frame, wants, &mut failed)?;
+                    buffer = frame.into_data();
+                }
                 Err(e) => {
                     let key = self.fetcher.name(at.pack)?.key();
                     let e = e
                         .at(self.fetcher.objects.describe(&key))
                         .offset(u64::from(at.offset));
                     failed.extend(self.all_failed(wants, e)?);
+                    buffer = Vec::new();
                 }
             }
         }

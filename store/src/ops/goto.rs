@@ -4,7 +4,7 @@
 //! `goto-end` is durable. Between begin and end both contents of every image stay reachable, so that whoever comes later
 //! can finish or undo.
 
-use crate::content::fetch::{Sink, WINDOW, Want};
+use crate::content::fetch::{WINDOW, Want};
 use crate::content::resolve::HashSet;
 use crate::disk::DiskFile;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,11 +15,10 @@ use crate::manifest::diff::diff;
 use crate::manifest::walk::Walker;
 use crate::object::Purse;
 use crate::ops::ingest::{Input, Writer};
-use crate::ops::restore::{FileSink, write_zeros};
+use crate::ops::sink::FileSink;
 use crate::progress::Progress;
 use crate::store::{Store, may_be_dropped};
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Times that the beginning is tried when what it relied on goes meanwhile.
 const TRIES: usize = 5;
@@ -223,7 +222,6 @@ impl Store {
                 GotoResult::Undone => (device.target, device.undo),
             };
             let written = self.write_changes(old, new, **file, progress)?;
-            file.sync()?;
             Ok(Went {
                 device: device.device,
                 size: new.size,
@@ -248,56 +246,56 @@ impl Store {
             // and any other means that somebody else was there.
             file.sync()?;
         }
-        let written = AtomicU64::new(0);
-        let plain = FileSink {
-            file,
-            cluster_bytes: size,
-            len: new.size,
-        };
-        let sink = CountingSink {
-            sink: &plain,
-            written: &written,
-        };
-        let mut wants = Vec::new();
+        let write = |sink: &FileSink<'_>| self.write_difference(old, new, (file, sink), progress);
+        FileSink::with(file, size, new.size, write).map(|((), written)| written)
+    }
+
+    fn write_difference(
+        &self,
+        old: Content,
+        new: Content,
+        (file, sink): (&dyn DiskFile, &FileSink<'_>),
+        progress: &Progress,
+    ) -> Result<()> {
+        let size = u64::from(self.geometry().cluster_bytes);
         let mut fetcher = self.fetcher();
-        let mut put = |wants: &mut Vec<Want>| {
-            Progress::add(&progress.bytes_total, wants.len() as u64 * size);
-            let damage = fetcher.fetch(wants, &sink, progress)?;
-            wants.clear();
-            match damage.into_iter().next() {
-                None => Ok(()),
-                Some(d) => Err(
-                    Error::corrupt("going to a snapshot", "a cluster cannot be read")
-                        .offset(d.cluster * size)
-                        .source(d.why),
-                ),
-            }
+        let (mut wants, mut empties) = (Vec::new(), Vec::new());
+        let empty = |(from, to, child): (u64, u64, Child)| match child {
+            Child::Hole => file.punch(from, to),
+            _ => sink.put_zeros(from, to),
         };
-        self.each_change(old, new, &mut |first, count, child| {
-            let (from, to) = (first * size, ((first + count) * size).min(new.size));
+        let mut put = |wants: &mut Vec<Want>, empties: &mut Vec<_>| {
+            Progress::add(&progress.bytes_total, wants.len() as u64 * size);
+            // Where freed blocks are discarded at once, punching waits for the medium and takes longer than all else.
+            let (emptied, damage) = rayon::join(
+                || empties.drain(..).try_for_each(empty),
+                || fetcher.fetch(wants, sink, progress),
+            );
+            wants.clear();
+            emptied?;
+            damage?.into_iter().next().map_or(Ok(()), |d| {
+                let e = Error::corrupt("going to a snapshot", "a cluster cannot be read");
+                Err(e.offset(d.cluster * size).source(d.why))
+            })
+        };
+        self.each_change(old, new, &mut |cluster, count, child| {
+            let (from, to) = (cluster * size, ((cluster + count) * size).min(new.size));
             match child {
-                Child::Hole if from < to => file.punch(from, to)?,
-                Child::Zero => {
-                    write_zeros(file, from, to)?;
-                    written.fetch_add(to - from, Ordering::Relaxed);
-                }
-                Child::Hash(hash) => wants.push(Want {
-                    cluster: first,
-                    hash,
-                }),
-                Child::Hole => {}
+                Child::Hash(hash) => wants.push(Want { cluster, hash }),
+                _ if from < to => empties.push((from, to, child)),
+                _ => {}
             }
-            if wants.len() >= WINDOW {
-                put(&mut wants)
+            if wants.len() + empties.len() >= WINDOW {
+                put(&mut wants, &mut empties)
             } else {
                 Ok(())
             }
         })?;
-        put(&mut wants)?;
-        Ok(written.into_inner())
+        put(&mut wants, &mut empties)
     }
 
-    /// Calls `f` with (first, count, child of `new`) for all that differs, in order.
+    /// Calls `f` with (first, count, child of `new`) for all that differs, in order. Holes and zeros come as runs as long
+    /// as they are, whatever `old` has there: to punch one hole is dear, however long it is.
     fn each_change(
         &self,
         old: Content,
@@ -307,9 +305,28 @@ impl Store {
         let size = u64::from(self.geometry().cluster_bytes);
         let nodes = self.nodes()?;
         let (a, b) = (old.size.div_ceil(size), new.size.div_ceil(size));
-        diff(&nodes, old.root, a, &nodes, new.root, b, &mut |c| {
-            f(c.first, c.count, c.new)
-        })
+        let mut run: Option<(u64, u64, Child)> = None;
+        diff(
+            &nodes,
+            old.root,
+            a,
+            &nodes,
+            new.root,
+            b,
+            &mut |c| match &mut run {
+                Some((first, count, child))
+                    if *first + *count == c.first && *child == c.new && c.new.is_uniform() =>
+                {
+                    *count += c.count;
+                    Ok(())
+                }
+                _ => match run.replace((c.first, c.count, c.new)) {
+                    Some((first, count, child)) => f(first, count, child),
+                    None => Ok(()),
+                },
+            },
+        )?;
+        run.map_or(Ok(()), |(first, count, child)| f(first, count, child))
     }
 
     fn end_goto(&self, uid: Uid, result: GotoResult) -> Result<()> {
@@ -382,18 +399,5 @@ impl Store {
             Progress::add(&progress.bytes_done, COMPARE_BYTES);
             Ok(())
         })
-    }
-}
-
-struct CountingSink<'a> {
-    sink: &'a dyn Sink,
-    written: &'a AtomicU64,
-}
-
-impl Sink for CountingSink<'_> {
-    fn put(&self, cluster: u64, bytes: &[u8]) -> Result<()> {
-        self.written
-            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.sink.put(cluster, bytes)
     }
 }

@@ -7,5 +7,6 @@ pub mod ingest;
 pub mod rebuild;
 pub mod rescue;
 pub mod restore;
+mod sink;
 pub mod stats;
 pub mod verify;

@@ -3,8 +3,9 @@
 //! of it is named.
 
 use crate::codec::decode_frame;
+use crate::content::fetch::Sink;
 use crate::content::resolve::Location;
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, OpenMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Content, PackKind};
 use crate::format::manifest::{Child, Node};
@@ -17,6 +18,7 @@ use crate::log::salvage::{Salvaged, read_record, salvage};
 use crate::manifest::NodeSource;
 use crate::manifest::walk::{Piece, Walker};
 use crate::object::{Objects, get_whole};
+use crate::ops::sink::FileSink;
 use crate::pack::reader::read_frame;
 use crate::pack::scan::{Scanned, Scanner};
 use crate::progress::Progress;
@@ -232,31 +234,33 @@ impl<'a> Heap<'a> {
             }
         };
         Progress::add(&progress.bytes_total, content.size);
-        let mut at = 0;
-        match Walker::new(self, content.root, clusters) {
-            Ok(mut walker) => {
-                while let Some(piece) = walker.next() {
-                    progress.check()?;
-                    let next = walker.position();
-                    match piece {
-                        Ok(p) => self.write_piece(&p, &*file, content.size, size, &mut lose)?,
-                        // The walk goes on behind what the unreadable node covers.
-                        Err(_) => lose(at, next),
-                    }
-                    Progress::add(&progress.bytes_done, (next - at) * size);
-                    at = next;
+        let walk = |sink: &FileSink<'_>| -> Result<()> {
+            let mut at = 0;
+            let Ok(mut walker) = Walker::new(self, content.root, clusters) else {
+                lose(0, clusters);
+                return Ok(());
+            };
+            while let Some(piece) = walker.next() {
+                progress.check()?;
+                let next = walker.position();
+                match piece {
+                    Ok(p) => self.write_piece(&p, sink, content.size, size, &mut lose)?,
+                    // The walk goes on behind what the unreadable node covers.
+                    Err(_) => lose(at, next),
                 }
+                Progress::add(&progress.bytes_done, (next - at) * size);
+                at = next;
             }
-            Err(_) => lose(0, clusters),
-        }
-        file.sync()?;
+            Ok(())
+        };
+        FileSink::with(&*file, size, content.size, walk)?;
         Ok(lost)
     }
 
     fn write_piece(
         &self,
         piece: &Piece,
-        file: &dyn DiskFile,
+        sink: &FileSink<'_>,
         len: u64,
         size: u64,
         lose: &mut dyn FnMut(u64, u64),
@@ -267,22 +271,16 @@ impl<'a> Heap<'a> {
                 first,
                 count,
                 child: Child::Zero,
-            } => crate::ops::restore::write_zeros(file, first * size, end(first + count)),
+            } => sink.put_zeros(first * size, end(first + count)),
             Piece::Uniform { .. } => Ok(()),
             Piece::Leaf { first, node, count } => {
                 for i in 0..*count {
                     let at = first + i;
                     match node.child(i as usize) {
                         Child::Hole => {}
-                        Child::Zero => {
-                            crate::ops::restore::write_zeros(file, at * size, end(at + 1))?;
-                        }
+                        Child::Zero => sink.put_zeros(at * size, end(at + 1))?,
                         Child::Hash(hash) => match self.item(&hash) {
-                            Some(bytes) => {
-                                let there =
-                                    (end(at + 1) - at * size).min(bytes.len() as u64) as usize;
-                                file.write_at(at * size, &bytes[..there])?;
-                            }
+                            Some(bytes) => sink.put(at, &bytes)?,
                             None => lose(at, at + 1),
                         },
                     }

@@ -12,6 +12,7 @@ use crate::limits::MANIFEST_FANOUT;
 use crate::log::Session;
 use crate::manifest::walk::{Piece, Walker};
 use crate::object::Purse;
+use crate::ops::sink::FileSink;
 use crate::progress::Progress;
 use crate::store::{Store, may_be_dropped};
 use std::io::Write;
@@ -20,8 +21,6 @@ use std::sync::{Mutex, PoisonError};
 
 /// Bytes of a disk that a stream holds at a time.
 const STREAM_BYTES: u64 = 16 << 20;
-/// Zeros written at a time.
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// Takes a run of clusters that are all holes or all zeros.
 pub(crate) type Empty<'a> = &'a mut dyn FnMut(Child, Range<u64>) -> Result<()>;
@@ -37,17 +36,12 @@ impl Store {
     ) -> Result<()> {
         let _pin = self.pin(&[content])?;
         file.set_len(content.size)?;
-        let size = u64::from(self.geometry().cluster_bytes);
-        let mut zero = |child: Child, r: Range<u64>| match child {
-            Child::Hole => Ok(()),
-            _ => write_zeros(file, r.start * size, (r.end * size).min(content.size)),
-        };
-        self.write_disk(content, file, &mut zero, progress)
+        self.write_disk(content, file, &mut |_, _| Ok(()), progress)
             .map_err(|e| self.or_unkept(e, &[content]))
     }
 
     /// Writes the disk over something of a fixed size, at least as large: holes are punched where that can be, else zeros
-    /// are written.
+    /// are written. Durable when this returns.
     pub fn restore_over(
         &self,
         content: Content,
@@ -55,35 +49,35 @@ impl Store {
         progress: &Progress,
     ) -> Result<()> {
         let _pin = self.pin(&[content])?;
-        let size = u64::from(self.geometry().cluster_bytes);
-        let mut zero = |child: Child, r: Range<u64>| {
-            let (from, to) = (r.start * size, (r.end * size).min(content.size));
-            if child == Child::Hole {
-                file.punch(from, to)
-            } else {
-                write_zeros(file, from, to)
-            }
-        };
-        self.write_disk(content, file, &mut zero, progress)
-            .map_err(|e| self.or_unkept(e, &[content]))
+        self.write_disk(
+            content,
+            file,
+            &mut |from, to| file.punch(from, to),
+            progress,
+        )
+        .map_err(|e| self.or_unkept(e, &[content]))
     }
 
+    /// `hole` is told every run of holes, from byte to byte.
     fn write_disk(
         &self,
         content: Content,
         file: &dyn DiskFile,
-        empty: Empty<'_>,
+        hole: &mut dyn FnMut(u64, u64) -> Result<()>,
         progress: &Progress,
     ) -> Result<()> {
         let size = u64::from(self.geometry().cluster_bytes);
-        let sink = FileSink {
-            file,
-            cluster_bytes: size,
-            len: content.size,
+        let write = |sink: &FileSink<'_>| {
+            let mut empty = |child: Child, r: Range<u64>| {
+                let (from, to) = (r.start * size, (r.end * size).min(content.size));
+                match child {
+                    Child::Hole => hole(from, to),
+                    _ => sink.put_zeros(from, to),
+                }
+            };
+            complain(&self.read_disk(content, sink, &mut empty, progress)?, size)
         };
-        let damage = self.read_disk(content, &sink, empty, progress)?;
-        complain(&damage, size)?;
-        file.sync()
+        FileSink::with(file, size, content.size, write).map(|_| ())
     }
 
     /// Writes the disk to a stream, holes as zeros, and flushes it.
@@ -283,21 +277,6 @@ fn complain(damage: &[Damage], cluster_bytes: u64) -> Result<()> {
         .hint(hint))
 }
 
-/// Writes clusters to their places; what is past the end of the disk is cut off.
-pub(crate) struct FileSink<'a> {
-    pub file: &'a dyn DiskFile,
-    pub cluster_bytes: u64,
-    pub len: u64,
-}
-
-impl Sink for FileSink<'_> {
-    fn put(&self, cluster: u64, bytes: &[u8]) -> Result<()> {
-        let offset = cluster * self.cluster_bytes;
-        let there = (self.len - offset).min(bytes.len() as u64) as usize;
-        self.file.write_at(offset, &bytes[..there])
-    }
-}
-
 struct BufferSink<'a> {
     buffer: &'a Mutex<Vec<u8>>,
     first: u64,
@@ -312,13 +291,4 @@ impl Sink for BufferSink<'_> {
         buffer[from..from + there].copy_from_slice(&bytes[..there]);
         Ok(())
     }
-}
-
-pub(crate) fn write_zeros(file: &dyn DiskFile, mut from: u64, to: u64) -> Result<()> {
-    while from < to {
-        let step = (to - from).min(ZEROS.len() as u64);
-        file.write_at(from, &ZEROS[..step as usize])?;
-        from += step;
-    }
-    Ok(())
 }
