@@ -3,6 +3,7 @@
 
 use crate::catalog::{Catalog, PackState};
 use crate::codec::decode_frame;
+use crate::content::suspects::Suspects;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::Content;
 use crate::format::manifest::Child;
@@ -75,6 +76,8 @@ struct Read {
     items: u64,
     /// Hashes whose copy here is no good.
     bad: Vec<Hash>,
+    /// Offsets of the frames that they are in.
+    bad_frames: BTreeSet<u32>,
     errors: Vec<(u64, String)>,
 }
 
@@ -110,13 +113,20 @@ impl Store {
             })
             .collect::<Result<_>>()
             .inspect_err(|_| self.put_remembered(&good))?;
-        let mut suspects = BTreeSet::new();
+        let mut bad = BTreeSet::new();
+        let mut suspects = Suspects::default();
         for (pack, read) in results {
             report.packs += 1;
             report.bytes += read.bytes;
             report.items += read.items;
-            suspects.extend(read.bad);
+            bad.extend(read.bad);
             if !read.errors.is_empty() {
+                if read.bad_frames.is_empty() {
+                    suspects.add_whole(pack.name);
+                }
+                for frame in &read.bad_frames {
+                    suspects.add(pack.name, *frame);
+                }
                 let key = self.objects.describe(&pack.name.key());
                 report.bad_packs.push(BadPack {
                     key,
@@ -124,7 +134,16 @@ impl Store {
                 });
             }
         }
-        self.verify_snapshots(&catalog, &suspects, &mut report, progress)?;
+        // ORDER: before the snapshots are followed, which may take long and may fail: it is true by now.
+        match suspects.note(&*self.local) {
+            Err(e) if !suspects.is_empty() => {
+                (self.say)(&format!(
+                    "the damage is not noted, so that nothing mends it: {e}"
+                ));
+            }
+            _ => {}
+        }
+        self.verify_snapshots(&catalog, &bad, &mut report, progress)?;
         self.local.put_note(NOTE, &[]).unwrap_or_default();
         Ok(report)
     }
@@ -135,6 +154,7 @@ impl Store {
             bytes: 0,
             items: 0,
             bad: Vec::new(),
+            bad_frames: BTreeSet::new(),
             errors: Vec::new(),
         };
         let bytes = match get_whole(&*self.objects, &pack.name.key(), u64::from(PACK_BYTES_MAX)) {
@@ -177,12 +197,14 @@ impl Store {
                             let why = format!("item {item} does not have its hash");
                             read.errors.push((u64::from(at.offset), why));
                             read.bad.push(*hash);
+                            read.bad_frames.insert(at.offset);
                         }
                     }
                 }
                 Err(e) => {
                     read.errors.push((u64::from(at.offset), describe(&e)));
                     read.bad.extend(frame.entries().map(|(_, hash, _)| *hash));
+                    read.bad_frames.insert(at.offset);
                 }
             }
         }
