@@ -177,6 +177,23 @@ fn a_pack_that_is_gone_is_healed_by_an_image_that_still_has_what_was_in_it() {
 }
 
 #[test]
+fn damage_in_what_only_a_device_without_an_image_still_holds_is_found() {
+    let (home, mut dice) = (Home::new(), Dice::new(5));
+    make_image(&home.path("a.raw"), 1 << 20, &mut dice);
+    home.ok(&["import", "a.raw", "--device", "golden", "--name", "v1"]);
+    home.ok(&["delete", "v1", "--device", "golden"]);
+    let pack = first_pack(&home);
+    let len = fs::metadata(&pack).expect("it is there").len();
+    flip(&pack, len / 2);
+    let found = home.run(&["verify"]).code(4);
+    assert!(
+        found.text().contains("touches golden: bytes "),
+        "{}",
+        found.story()
+    );
+}
+
+#[test]
 fn what_nobody_has_any_more_is_not_thrown_away_with_the_damage() {
     let (home, known) = filled();
     let pack = first_pack(&home);

@@ -65,6 +65,12 @@ fn of_store(system: &System, context: &Context) -> Result<Verified> {
         );
         damage.push(lost(target, bad.extents));
     }
+    let devices = system.devices()?;
+    for bad in report.bad_contents {
+        let device = devices.iter().find(|d| d.uid == bad.device);
+        let target = device.map_or_else(|| bad.device.to_string(), |d| d.name.clone());
+        damage.push(lost(target, bad.extents));
+    }
     Ok(Verified {
         checked: report.snapshots,
         objects: report.items,

@@ -37,6 +37,7 @@ pub fn small() -> Tuning {
         packs_in_flight: 0,
         publish_every: 2,
         gc_step_bytes: 64 << 10,
+        gc_pass_hashes: 16,
         ..Tuning::default()
     }
 }

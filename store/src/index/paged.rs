@@ -10,7 +10,6 @@ use super::sled::Pages;
 use super::{ClusterIndex, Key, Place, Places};
 use crate::error::{Error, Result};
 use crate::id::{PackName, PackNumber, SessionId, Uid};
-use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
@@ -117,7 +116,7 @@ impl Waiting {
     fn start_draining(&mut self) -> Vec<PackNumber> {
         self.draining = std::mem::take(&mut self.more);
         self.draining.extend(std::mem::take(&mut self.places));
-        self.draining.par_sort_unstable();
+        self.draining.sort_unstable();
         std::mem::take(&mut self.packs)
     }
 }
@@ -206,7 +205,7 @@ impl SledIndex {
             .chunk_by(|a, b| bucket::number_of(&a.0) == bucket::number_of(&b.0))
             .collect();
         for batch in groups.chunks(BATCH) {
-            let merged: Result<Vec<_>> = batch.par_iter().map(|group| self.merged(group)).collect();
+            let merged: Result<Vec<_>> = batch.iter().map(|group| self.merged(group)).collect();
             self.pages.put_buckets(merged?)?;
             if self.pages.dirty_bytes() > DIRTY_BYTES_MAX {
                 self.pages.flush()?;

@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Where verify remembers.
 const NOTE: &str = "verify";
-/// Packs between two notes.
+/// Packs between two notes at least; in large stores a hundredth of the packs.
 const NOTE_EVERY: usize = 8;
 
 /// What was found.
@@ -43,12 +43,19 @@ pub struct Report {
     pub bad_packs: Vec<BadPack>,
     /// Snapshots that cannot be restored whole.
     pub bad_snapshots: Vec<BadSnapshot>,
+    /// Heads of devices, and contents that a goto leads from or to, that cannot be had whole.
+    pub bad_contents: Vec<BadContent>,
+    /// Clusters and nodes that something reachable needs and no live pack yields.
+    pub lost: u64,
 }
 
 impl Report {
     /// Nothing is damaged. A damaged pack that nothing reachable needs counts as damage too.
     pub fn is_good(&self) -> bool {
-        self.bad_packs.is_empty() && self.bad_snapshots.is_empty()
+        self.bad_packs.is_empty()
+            && self.bad_snapshots.is_empty()
+            && self.bad_contents.is_empty()
+            && self.lost == 0
     }
 }
 
@@ -66,6 +73,15 @@ pub struct BadPack {
 pub struct BadSnapshot {
     /// Which.
     pub uid: Uid,
+    /// Ranges of bytes of the disk.
+    pub extents: Vec<std::ops::Range<u64>>,
+}
+
+/// Contents that are no snapshot's, and what cannot be had of them.
+#[derive(Debug)]
+pub struct BadContent {
+    /// The device that has them, had them, or is to have them.
+    pub device: Uid,
     /// Ranges of bytes of the disk.
     pub extents: Vec<std::ops::Range<u64>>,
 }
@@ -107,7 +123,7 @@ impl Store {
                 let read = self.verify_pack(pack)?;
                 Progress::add(&progress.bytes_done, u64::from(pack.record.size));
                 if read.errors.is_empty() {
-                    self.remember(&good, pack.name);
+                    self.remember(&good, pack.name, NOTE_EVERY.max(todo.len() / 100));
                 }
                 Ok((&**pack, read))
             })
@@ -175,6 +191,13 @@ impl Store {
         let whole = Hash::of(&bytes) == pack.record.hash;
         let table = match Table::read(&*self.objects, pack.name, &pack.record) {
             Ok(table) => table,
+            // Dropped between the two readings.
+            Err(e)
+                if e.kind() == ErrorKind::NotFound
+                    && self.refresh()?.pack(&pack.name).is_none() =>
+            {
+                return Ok(read);
+            }
             Err(e) => {
                 read.errors.push((0, describe(&e)));
                 return Ok(read);
@@ -259,18 +282,35 @@ impl Store {
         if lost.is_empty() && all_read {
             return Ok(());
         }
+        report.lost = (lost.len() as u64).max(u64::from(!all_read));
         let mut known: BTreeMap<Hash, Vec<std::ops::Range<u64>>> = BTreeMap::new();
-        for snapshot in catalog.snapshots() {
-            let content = snapshot.record.content;
-            let extents = known
-                .entry(content.root)
+        let mut extents_of = |content: Content| {
+            let extents = known.entry(content.root);
+            extents
                 .or_insert_with(|| self.lost_extents(content, &lost))
-                .clone();
+                .clone()
+        };
+        for snapshot in catalog.snapshots() {
+            let uid = snapshot.record.uid;
+            let contents = [Some(snapshot.record.content), snapshot.record.vm_state];
+            let mut extents: Vec<_> = contents
+                .into_iter()
+                .flatten()
+                .map(&mut extents_of)
+                .collect();
+            // Of the VM state no range is told: it is lost as a whole.
+            let extents = extents.drain(..).find(|e| !e.is_empty());
+            report
+                .bad_snapshots
+                .extend(extents.map(|extents| BadSnapshot { uid, extents }));
+        }
+        let heads = catalog.devices().filter_map(|d| Some((d.uid, d.head?)));
+        let gotos = catalog.gotos().flat_map(|g| &g.devices);
+        let both = gotos.flat_map(|d| [(d.device, d.undo), (d.device, d.target)]);
+        for (device, content) in heads.chain(both) {
+            let extents = extents_of(content);
             if !extents.is_empty() {
-                report.bad_snapshots.push(BadSnapshot {
-                    uid: snapshot.record.uid,
-                    extents,
-                });
+                report.bad_contents.push(BadContent { device, extents });
             }
         }
         Ok(())
@@ -345,11 +385,11 @@ impl Store {
         crate::format::codec::decode(&note, note.len() as u64).unwrap_or_default()
     }
 
-    fn remember(&self, good: &Mutex<BTreeSet<PackName>>, name: PackName) {
+    fn remember(&self, good: &Mutex<BTreeSet<PackName>>, name: PackName, every: usize) {
         let due = {
             let mut good = good.lock().unwrap_or_else(PoisonError::into_inner);
             good.insert(name);
-            good.len().is_multiple_of(NOTE_EVERY)
+            good.len().is_multiple_of(every)
         };
         if due {
             self.put_remembered(good);

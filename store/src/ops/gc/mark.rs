@@ -18,8 +18,8 @@ use crate::progress::Progress;
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// Hashes of one pass: 32 MiB.
-const PASS_HASHES: u64 = 1 << 20;
+/// Passes are told apart by the first two bytes of a hash.
+const PASSES_MAX: u64 = 1 << 16;
 
 /// One pack's part of what is reachable.
 #[derive(Debug, Clone, Default)]
@@ -62,8 +62,8 @@ pub struct Marks {
     pub packs: BTreeMap<PackNumber, PackMarks>,
     /// Reachable hashes that no live pack lists.
     pub missing: BTreeSet<Hash>,
-    /// Nodes that could not be read, and why; what lies below is not marked.
-    pub broken: Vec<(Hash, Error)>,
+    /// Nodes that could not be read in some pass, and why; what lies below is not wholly marked.
+    pub broken: BTreeMap<Hash, Error>,
 }
 
 impl Store {
@@ -87,14 +87,21 @@ impl Store {
         let clusters: u64 = of_kind(catalog, PackKind::Clusters)
             .map(|p| u64::from(p.record.entries))
             .sum();
-        let passes = clusters.div_ceil(PASS_HASHES).clamp(1, 1 << 16) as u32;
+        let most = self.tuning.gc_pass_hashes;
+        let passes = clusters.div_ceil(most).clamp(1, PASSES_MAX);
         let mut all_nodes = HashSet::new();
         for pass in 0..passes {
             progress.check()?;
-            let range = (pass << 16) / passes..((pass + 1) << 16) / passes;
+            let range = pass * PASSES_MAX / passes..(pass + 1) * PASSES_MAX / passes;
             all_nodes = HashSet::new();
-            marks.broken.clear();
-            let hashes = leaves(&nodes, roots, range, &mut all_nodes, &mut marks.broken);
+            // What one pass could not read is missing from what it marked, even if the next one could.
+            let hashes = leaves(
+                &nodes,
+                roots,
+                (range, most),
+                &mut all_nodes,
+                &mut marks.broken,
+            );
             let search = Search::new(catalog, PackKind::Clusters, &suspects);
             let lost = self.find_all(search, &hashes, &mut marks)?;
             marks.missing.extend(lost);
@@ -214,9 +221,9 @@ fn of_kind(
 fn leaves(
     nodes: &Nodes<'_>,
     roots: &[Hash],
-    range: std::ops::Range<u32>,
+    (range, most): (std::ops::Range<u64>, u64),
     visited: &mut HashSet<Hash>,
-    broken: &mut Vec<(Hash, Error)>,
+    broken: &mut BTreeMap<Hash, Error>,
 ) -> Hashes {
     let mut hashes: Vec<Hash> = Vec::new();
     for root in roots {
@@ -226,24 +233,24 @@ fn leaves(
             }
             for child in node.children() {
                 if let Child::Hash(hash) = child
-                    && range.contains(&(u32::from(hash.0[0]) << 8 | u32::from(hash.0[1])))
+                    && range.contains(&(u64::from(hash.0[0]) << 8 | u64::from(hash.0[1])))
                 {
                     hashes.push(hash);
                 }
             }
             // Disks that share clusters but no nodes would fill this with copies.
-            if hashes.len() as u64 > 2 * PASS_HASHES {
+            if hashes.len() as u64 > 2 * most {
                 hashes.sort_unstable();
                 hashes.dedup();
             }
             Ok(())
         };
         let walked = each_readable_node(nodes, *root, visited, &mut take, &mut |hash, e| {
-            broken.push((*hash, e));
+            broken.insert(*hash, e);
             Ok(())
         });
         if let Err(e) = walked {
-            broken.push((*root, e));
+            broken.insert(*root, e);
         }
     }
     Hashes::new(hashes)

@@ -88,7 +88,11 @@ pub fn plan(catalog: &Catalog, marks: &Marks, all: bool, step_bytes: u64) -> Pla
         }
     }
     plan.bytes_left = plan.bytes_dead - plan.bytes_spared;
-    let chosen = choose(candidates, all, plan.bytes_before, &mut plan.bytes_left);
+    let mut chosen = choose(candidates, all, plan.bytes_before, &mut plan.bytes_left);
+    // A pack that is named as kept cannot be dropped by a later step: those that hold good copies of bad ones wait.
+    let mended = chosen.iter().filter(|c| c.is_mended());
+    let needed: BTreeSet<_> = mended.flat_map(|c| &c.marks.elsewhere).copied().collect();
+    chosen.retain(|c| c.is_mended() || !needed.contains(&c.pack.number));
     plan.cut_into_steps(chosen, step_bytes);
     plan
 }
