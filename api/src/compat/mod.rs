@@ -1,0 +1,47 @@
+//! QEMU's snapshot API by release: every function of the seed's header under its C name, behaving as a release from 1.0 to
+//! 11.1 did, over the store's devices.
+//!
+//! A [`Release`] says which; [`eras`] has the one table of how they differ. A [`Graph`] holds the nodes that the group
+//! functions choose from. A function returns what its C caller saw: `Ok`, or a [`Failure`] with the number, the Error
+//! object and `*first_bad_bs`. What an era left half done, this leaves half done; the native API is all or nothing.
+
+mod all;
+mod can;
+mod create;
+mod delete;
+pub mod driver;
+pub mod eras;
+pub mod errno;
+mod failure;
+mod find;
+mod goto;
+pub mod graph;
+mod info;
+mod list;
+mod load_tmp;
+pub mod memory;
+mod options;
+pub mod qcow2;
+mod release;
+
+pub use all::{
+    Devices, bdrv_all_can_snapshot, bdrv_all_create_snapshot, bdrv_all_delete_snapshot,
+    bdrv_all_find_snapshot, bdrv_all_find_vmstate_bs, bdrv_all_goto_snapshot,
+    bdrv_all_has_snapshot,
+};
+pub use can::bdrv_can_snapshot;
+pub use create::bdrv_snapshot_create;
+pub use delete::{bdrv_snapshot_delete, bdrv_snapshot_delete_by_id_or_name};
+pub use eras::Flags;
+pub use failure::{ErrorClass, Failure, QemuError};
+pub use find::{bdrv_snapshot_find, bdrv_snapshot_find_by_id_and_name};
+pub use goto::bdrv_snapshot_goto;
+pub use graph::{Graph, Node, NodeId, goto_blockers};
+pub use info::{ICOUNT_NONE, IdStr, NameStr, QemuSnapshotInfo, Text};
+pub use list::bdrv_snapshot_list;
+pub use load_tmp::{bdrv_snapshot_load_tmp, bdrv_snapshot_load_tmp_by_id_or_name};
+pub use options::{
+    SNAPSHOT_OPT_BASE, SNAPSHOT_OPT_ID, SNAPSHOT_OPT_NAME, SnapshotArgument,
+    parse_snapshot_argument,
+};
+pub use release::Release;
