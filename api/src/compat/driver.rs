@@ -152,6 +152,11 @@ pub trait Driver: Send {
         Err(DriverError::errno(errno::ENOTSUP))
     }
 
+    /// Bytes of active VM state.
+    fn vmstate_len(&mut self) -> DriverResult<u64> {
+        Err(DriverError::errno(errno::ENOTSUP))
+    }
+
     /// Bytes of the disk.
     fn size(&mut self) -> DriverResult<u64>;
 

@@ -154,6 +154,14 @@ impl Table for MemoryTable {
         Ok(())
     }
 
+    fn vmstate_len(&mut self, of: Option<Uid>) -> DriverResult<u64> {
+        let state = match of {
+            Some(uid) => &self.kept(uid)?.vm_state,
+            None => &self.vm_state,
+        };
+        Ok(state.len() as u64)
+    }
+
     fn discard_vmstate(&mut self) -> DriverResult<()> {
         self.vm_state.clear();
         Ok(())

@@ -69,6 +69,9 @@ pub trait Table: Send {
     /// Reads active VM state, or a snapshot's; what was never written is zeros.
     fn read_vmstate(&mut self, of: Option<Uid>, at: u64, into: &mut [u8]) -> DriverResult<()>;
 
+    /// Bytes of active VM state, or of a snapshot's.
+    fn vmstate_len(&mut self, of: Option<Uid>) -> DriverResult<u64>;
+
     /// Forgets the active VM state.
     fn discard_vmstate(&mut self) -> DriverResult<()>;
 }
@@ -213,6 +216,10 @@ impl<T: Table> Driver for Qcow2<T> {
 
     fn load_vmstate(&mut self, at: u64, into: &mut [u8]) -> DriverResult<()> {
         self.table.read_vmstate(self.shown, at, into)
+    }
+
+    fn vmstate_len(&mut self) -> DriverResult<u64> {
+        self.table.vmstate_len(self.shown)
     }
 
     fn size(&mut self) -> DriverResult<u64> {
