@@ -17,14 +17,14 @@ pub struct MemoryTable {
     pub data_file: bool,
     /// See [`Table::has_fixed_size`].
     pub fixed_size: bool,
-    /// Every operation that reads or writes the table fails with this errno.
+    /// Every operation that changes the table fails with this errno.
     pub broken: Option<i32>,
-    kept: Vec<Kept>,
-    made: u64,
+    pub(super) kept: Vec<Kept>,
+    pub(super) made: u64,
 }
 
 #[derive(Debug)]
-struct Kept {
+pub(super) struct Kept {
     entry: Entry,
     disk: Vec<u8>,
     vm_state: Vec<u8>,
@@ -99,11 +99,11 @@ impl Table for MemoryTable {
     }
 
     fn entries(&mut self) -> DriverResult<Vec<Entry>> {
-        self.check()?;
         Ok(self.kept.iter().map(|k| k.entry).collect())
     }
 
     fn put(&mut self, info: &QemuSnapshotInfo, id: ChooseId<'_>) -> DriverResult<IdStr> {
+        self.check()?;
         let id_str = id(&self.entries()?)?;
         let disk = self.disk.clone();
         self.insert(QemuSnapshotInfo { id_str, ..*info }, &disk);

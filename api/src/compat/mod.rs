@@ -25,6 +25,8 @@ pub mod monitor;
 mod options;
 pub mod qcow2;
 mod release;
+#[cfg(test)]
+mod tests;
 
 pub use all::{
     Devices, bdrv_all_can_snapshot, bdrv_all_create_snapshot, bdrv_all_delete_snapshot,
