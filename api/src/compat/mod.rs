@@ -9,6 +9,7 @@ mod all;
 mod can;
 mod create;
 mod delete;
+mod device;
 pub mod driver;
 mod dump;
 pub mod eras;
@@ -36,6 +37,7 @@ pub use all::{
 pub use can::bdrv_can_snapshot;
 pub use create::bdrv_snapshot_create;
 pub use delete::{bdrv_snapshot_delete, bdrv_snapshot_delete_by_id_or_name};
+pub use device::StoreTable;
 pub use dump::{UtcOffset, snapshot_list};
 pub use eras::Flags;
 pub use failure::{ErrorClass, Failure, QemuError};
