@@ -178,8 +178,8 @@ impl System {
             });
         }
         if let Some(file) = create.vm_state {
-            let latest = catalog.snapshots_of(&locked.uid).into_iter().rev();
-            let parent = latest.filter_map(|s| s.record.vm_state).next();
+            let mut latest = catalog.snapshots_of(&locked.uid).into_iter().rev();
+            let parent = latest.find_map(|s| s.record.vm_state);
             inputs.push(Input {
                 file,
                 size: file.len()?,

@@ -94,12 +94,21 @@ pub struct DirtyBitmap {
     pub name: String,
     /// It is stored in the image.
     pub persistent: bool,
+    /// What it is doing.
+    pub state: BitmapState,
+}
+
+/// What a dirty bitmap is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BitmapState {
     /// It records writes.
-    pub recording: bool,
+    Recording,
+    /// It is disabled.
+    Idle,
     /// A job or an export uses it.
-    pub busy: bool,
+    Busy,
     /// It was not stored properly and can only be removed.
-    pub inconsistent: bool,
+    Inconsistent,
 }
 
 impl DirtyBitmap {
@@ -108,9 +117,7 @@ impl DirtyBitmap {
         Self {
             name: name.into(),
             persistent: false,
-            recording: true,
-            busy: false,
-            inconsistent: false,
+            state: BitmapState::Recording,
         }
     }
 
@@ -121,17 +128,21 @@ impl DirtyBitmap {
         } else {
             "transient"
         };
-        let state = match (self.inconsistent, self.busy, self.recording) {
-            (true, ..) => "inconsistent: remove it",
-            (_, true, _) => "in use: end the job or export, then remove it",
-            (_, _, true) => "recording: remove it",
-            _ => "idle: remove it all the same",
+        let state = match self.state {
+            BitmapState::Recording => "recording: remove it",
+            BitmapState::Idle => "idle: remove it all the same",
+            BitmapState::Busy => "in use: end the job or export, then remove it",
+            BitmapState::Inconsistent => "inconsistent: remove it",
         };
         format!("{kept} bitmap {:?}, {state}", self.name)
     }
 }
 
 /// A node.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is asked of QEMU's nodes by itself"
+)]
 pub struct Node {
     /// Its node name.
     pub name: String,

@@ -269,7 +269,7 @@ fn next_id(parse: IdParse, entries: &[Entry]) -> IdStr {
     let ids = entries.iter().map(|e| strtoul(e.info.id_str.as_bytes()));
     let next = match parse {
         IdParse::Int => {
-            let highest = ids.map(|id| id as u32 as i32).fold(0, i32::max);
+            let highest = ids.map(|id| (id as u32).cast_signed()).fold(0, i32::max);
             highest.wrapping_add(1).to_string()
         }
         IdParse::UnsignedLong => ids.fold(0, u64::max).wrapping_add(1).to_string(),
@@ -283,12 +283,11 @@ fn strtoul(text: &[u8]) -> u64 {
     let start = text.iter().position(|b| !blank(b)).unwrap_or(text.len());
     let (negative, digits) = match &text[start..] {
         [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
+        [b'+', rest @ ..] | rest => (false, rest),
     };
-    let digits = digits.iter().take_while(|b| b.is_ascii_digit());
-    let number = digits.fold(Some(0u64), |n, digit| {
-        n?.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    let mut digits = digits.iter().take_while(|b| b.is_ascii_digit());
+    let number = digits.try_fold(0u64, |n, digit| {
+        n.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
     });
     match number {
         Some(n) if negative => n.wrapping_neg(),

@@ -2,7 +2,7 @@
 
 use super::{disk, errno, info, message, one, qcow2, r, raw, table};
 use crate::compat::driver::Driver;
-use crate::compat::graph::{DirtyBitmap, Graph, Node, NodeId, Role};
+use crate::compat::graph::{BitmapState, DirtyBitmap, Graph, Node, NodeId, Role};
 use crate::compat::memory::{MemoryTable, Plain};
 use crate::compat::qcow2::Qcow2;
 use crate::compat::release::Release;
@@ -75,7 +75,7 @@ fn what_goto_refuses_it_refuses_with_number_and_text() {
 fn any_dirty_bitmap_blocks_goto_from_2_11_on() {
     let idle = DirtyBitmap {
         persistent: true,
-        recording: false,
+        state: BitmapState::Idle,
         ..DirtyBitmap::new("idle")
     };
     for release in Release::all() {
@@ -108,11 +108,11 @@ fn blockers_say_what_to_do_about_each_bitmap() {
         ..DirtyBitmap::new("a")
     });
     bitmaps.push(DirtyBitmap {
-        busy: true,
+        state: BitmapState::Busy,
         ..DirtyBitmap::new("b")
     });
     bitmaps.push(DirtyBitmap {
-        inconsistent: true,
+        state: BitmapState::Inconsistent,
         ..DirtyBitmap::new("c")
     });
     let shown = goto_blockers(&r("4.2").flags(), &graph, bs);
