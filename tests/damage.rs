@@ -124,16 +124,95 @@ fn a_pack_that_is_gone_is_named() {
     home.ok(&["list"]);
 }
 
-#[test]
-fn a_pack_that_is_damaged_is_healed_by_the_image_that_still_has_it() {
+/// Damage to the pack of an image that is still as it was: found, stored again by the next snapshot, and gone with the
+/// next gc.
+fn check_healing(damage: impl Fn(&Path)) {
     let (home, known) = filled();
+    let image = home.path("a.raw");
     home.ok(&["goto", "one"]);
     let pack = first_pack(&home);
-    fs::remove_file(&pack).expect("it was there");
+    damage(&pack);
     home.run(&["export", "a@one", "x.raw"]).code(4);
-    home.ok(&["rebuild-index"]);
-    home.ok(&["import", "a.raw", "--device", "healed", "--name", "h"]);
-    assert_eq!(home.export("healed@h"), known["one"]);
+    let verified = home.run(&["verify"]).code(4);
+    assert!(
+        verified.text().contains("still create") && verified.text().contains("still gc"),
+        "{}",
+        verified.story()
+    );
+    let made = home.run(&["--json", "create", "again"]).code(0).json();
+    assert!(
+        made["snapshots"][0]["new_bytes"].as_u64() > Some(0),
+        "what was lost is stored again: {made}"
+    );
+    assert_eq!(home.export("a@again"), hash_of(&image));
+    assert_eq!(
+        home.export("a@one"),
+        known["one"],
+        "older ones are healed too"
+    );
+    home.ok(&["gc"]);
+    home.ok(&["verify"]);
+    check_all(&home, &known);
+}
+
+#[test]
+fn damaged_frames_are_healed_by_an_image_that_still_has_what_was_in_them() {
+    check_healing(|pack| {
+        let len = fs::metadata(pack).expect("it is there").len();
+        (1..6).for_each(|n| flip(pack, len * n / 8));
+    });
+}
+
+#[test]
+fn a_damaged_table_is_healed_by_an_image_that_still_has_what_it_listed() {
+    check_healing(|pack| {
+        let len = fs::metadata(pack).expect("it is there").len();
+        flip(pack, len - 64 - 2000);
+    });
+}
+
+#[test]
+fn a_pack_that_is_gone_is_healed_by_an_image_that_still_has_what_was_in_it() {
+    check_healing(|pack| fs::remove_file(pack).expect("it was there"));
+}
+
+#[test]
+fn damage_in_what_only_a_device_without_an_image_still_holds_is_found() {
+    let (home, mut dice) = (Home::new(), Dice::new(5));
+    make_image(&home.path("a.raw"), 1 << 20, &mut dice);
+    home.ok(&["import", "a.raw", "--device", "golden", "--name", "v1"]);
+    home.ok(&["delete", "v1", "--device", "golden"]);
+    let pack = first_pack(&home);
+    let len = fs::metadata(&pack).expect("it is there").len();
+    flip(&pack, len / 2);
+    let found = home.run(&["verify"]).code(4);
+    assert!(
+        found.text().contains("touches golden: bytes "),
+        "{}",
+        found.story()
+    );
+}
+
+#[test]
+fn what_nobody_has_any_more_is_not_thrown_away_with_the_damage() {
+    let (home, known) = filled();
+    let pack = first_pack(&home);
+    let len = fs::metadata(&pack).expect("it is there").len();
+    flip(&pack, len / 2);
+    let before = check_verify(&home, &pack);
+    let image = home.path("a.raw");
+    fs::remove_file(&image).expect("it was there");
+    make_image(&image, 1 << 20, &mut Dice::new(99));
+    home.ok(&["create", "other"]);
+    home.ok(&["gc", "--all"]);
+    assert_eq!(
+        check_verify(&home, &pack),
+        before,
+        "the pack is still there"
+    );
+    flip(&pack, len / 2);
+    home.ok(&["verify"]);
+    check_all(&home, &known);
 }
 
 #[test]

@@ -225,12 +225,17 @@ impl System {
             }
         }
         let catalog = self.store.refresh()?;
-        let uids: Vec<Uid> = chosen.iter().map(|d| d.uid).collect();
-        let now: Vec<&DeviceState> = uids
-            .iter()
-            .filter_map(|u| catalog.device(u))
-            .map(|d| &**d)
-            .collect();
+        let mut now: Vec<&DeviceState> = Vec::with_capacity(chosen.len());
+        for d in &chosen {
+            let device = catalog.device(&d.uid).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!("looking for device {:?}", d.name),
+                )
+                .detail("it was removed meanwhile; nothing was done")
+            })?;
+            now.push(device);
+        }
         check_unmarked(&now)?;
         Ok(now
             .into_iter()

@@ -12,6 +12,8 @@ pub const PACK_BYTES_MAX: u32 = 64 << 20;
 pub const PACK_BYTES_TARGET: u32 = 24 << 20;
 /// Largest disk: 8 EiB less one cluster, so that offsets fit in an i64.
 pub const DISK_BYTES_MAX: u64 = (1 << 63) - (1 << 20);
+/// No log gets there; a checkpoint that says more is forged.
+pub const SEQUENCE_MAX: u64 = 1 << 62;
 /// Largest log entry: a compact of all packs of a large store fits.
 pub const ENTRY_BYTES_MAX: u64 = 64 << 20;
 /// Largest checkpoint.

@@ -16,6 +16,8 @@ pub struct Tuning {
     pub publish_every: usize,
     /// Bytes of packs that gc rewrites for one entry of the log.
     pub gc_step_bytes: u64,
+    /// Hashes that gc marks at a time, of all that are reachable; 32 bytes each.
+    pub gc_pass_hashes: u64,
     /// Of the log.
     pub log: log::Options,
 }
@@ -27,6 +29,7 @@ impl Default for Tuning {
             packs_in_flight: 1,
             publish_every: 8,
             gc_step_bytes: 128 << 20,
+            gc_pass_hashes: 1 << 20,
             log: log::Options::default(),
         }
     }

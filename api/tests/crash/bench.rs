@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use stillpoint_api::store::disk::sim::{CrashMode, SimDisk};
 use stillpoint_api::store::disk::{Disk, OpenMode};
 use stillpoint_api::store::geometry::{Compression, Geometry};
-use stillpoint_api::store::id::Hash;
+use stillpoint_api::store::id::{Hash, Uid};
 use stillpoint_api::store::index::memory::MemoryHome;
 use stillpoint_api::store::object::local::{LocalObjects, Reserve};
 use stillpoint_api::store::object::{Local, Objects};
-use stillpoint_api::store::store::{Doors, Store};
+use stillpoint_api::store::store::{Doors, Store, read_store_file};
 use stillpoint_api::store::tuning::Tuning;
 use stillpoint_api::store::world::{Moment, World};
 use stillpoint_api::{Result, System};
@@ -37,6 +37,7 @@ pub fn small() -> Tuning {
         packs_in_flight: 0,
         publish_every: 2,
         gc_step_bytes: 64 << 10,
+        gc_pass_hashes: 16,
         ..Tuning::default()
     }
 }
@@ -81,17 +82,15 @@ impl Machine {
         let disk = SimDisk::new(seed);
         disk.create_folders(Path::new("/images")).unwrap();
         disk.sync_folder(Path::new("/")).unwrap();
-        let world = CountingWorld {
-            seed,
-            count: AtomicU64::new(0),
-        };
-        let folder: Arc<dyn Disk> = Arc::new(disk.clone());
-        let objects =
-            LocalObjects::create(folder, Path::new(STORE), RESERVE, world.random()).unwrap();
-        let index = MemoryHome::new(Store::create(&objects, &world, GEOMETRY).unwrap().id);
+        let store = make_store(&disk, seed).unwrap();
+        Self::on(disk, store, tuning)
+    }
+
+    /// With the store that is on a disk.
+    pub fn on(disk: SimDisk, store: Uid, tuning: Tuning) -> Self {
         Self {
             disk,
-            index,
+            index: MemoryHome::new(store),
             tuning,
             boots: AtomicU64::new(0),
         }
@@ -181,6 +180,24 @@ impl Machine {
             .map(|path| path.to_string_lossy().into_owned());
         all.filter(|path| path.starts_with(prefix)).collect()
     }
+}
+
+/// Makes an empty store; returns its name.
+pub fn make_store(disk: &SimDisk, seed: u64) -> Result<Uid> {
+    let world = CountingWorld {
+        seed,
+        count: AtomicU64::new(0),
+    };
+    let folder: Arc<dyn Disk> = Arc::new(disk.clone());
+    let objects = LocalObjects::create(folder, Path::new(STORE), RESERVE, world.random())?;
+    Store::create(&objects, &world, GEOMETRY).map(|file| file.id)
+}
+
+/// The name of the store that is there.
+pub fn store_there(disk: &SimDisk) -> Result<Uid> {
+    let folder: Arc<dyn Disk> = Arc::new(disk.clone());
+    let objects = LocalObjects::open(folder, Path::new(STORE), RESERVE, [0; 16])?;
+    read_store_file(&objects).map(|file| file.id)
 }
 
 /// splitmix64.

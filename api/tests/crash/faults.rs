@@ -7,6 +7,7 @@ use crate::watch::{Watch, Watched};
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use stillpoint_api::Result;
 use stillpoint_api::store::disk::sim::{CrashMode, Fault, ReadFault, SimDisk};
 use stillpoint_api::{Error, ErrorKind};
 
@@ -97,10 +98,11 @@ struct Misread {
 }
 
 impl Watch for Misread {
-    fn before(&self, _: Option<&str>) {
+    fn before(&self, _: Option<&str>) -> Result<()> {
         if self.calls.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
             self.disk.fail_reads("/", self.fault, self.times);
         }
+        Ok(())
     }
 }
 

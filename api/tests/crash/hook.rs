@@ -9,21 +9,41 @@ use std::sync::{Arc, Mutex};
 use stillpoint_api::store::disk::sim::CrashMode;
 use stillpoint_api::{ErrorKind, Result};
 
-type Hook = Box<dyn FnOnce() + Send>;
+pub type Hook = Box<dyn FnOnce() + Send>;
 
 /// Lets somebody else come before the `at`th call.
-struct Interruption {
+pub struct Interruption {
     calls: AtomicU64,
     at: u64,
     hook: Mutex<Option<Hook>>,
 }
 
+impl Interruption {
+    pub fn before(at: u64, hook: Hook) -> Self {
+        Self {
+            calls: AtomicU64::new(0),
+            at,
+            hook: Mutex::new(Some(hook)),
+        }
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Where the call was never made the hook goes, and with it its hold on the machine.
+    pub fn forget(&self) {
+        self.hook.lock().unwrap().take();
+    }
+}
+
 impl Watch for Interruption {
-    fn before(&self, _: Option<&str>) {
+    fn before(&self, _: Option<&str>) -> Result<()> {
         if self.calls.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
             let hook = self.hook.lock().unwrap().take();
             hook.into_iter().for_each(|hook| hook());
         }
+        Ok(())
     }
 }
 
@@ -91,23 +111,16 @@ fn two(machine: Machine, from: &Expect, first: &Step, others: &[Step], at: u64) 
             note(&other_machine, &other_ledger, step, &before, done);
         }
     });
-    let hook = Mutex::new(Some(hook));
-    let watch = Interruption {
-        calls: AtomicU64::new(0),
-        at,
-        hook,
-    };
     let store = Arc::new(Watched {
         folder: machine.objects().unwrap(),
-        watch,
+        watch: Interruption::before(at, hook),
     });
     let done = machine
         .open_over(store.clone(), store.clone())
         .and_then(|system| first.run(&machine, &system, from));
     note(&machine, &ledger, first, from, done);
-    let calls = store.watch.calls.load(Ordering::Relaxed);
-    // Never reached: the hook goes, and with it its hold on the machine.
-    store.watch.hook.lock().unwrap().take();
+    let calls = store.watch.calls();
+    store.watch.forget();
     let machine = Arc::into_inner(machine).expect("everybody else has ended");
     let ledger = Arc::into_inner(ledger)
         .expect("everybody else has ended")

@@ -5,6 +5,7 @@ use crate::check::check;
 use crate::steps::{Step, history, prepared, run_on};
 use crate::watch::{Watch, Watched};
 use std::sync::Arc;
+use stillpoint_api::Result;
 use stillpoint_api::store::disk::sim::{CrashMode, Lie, SimDisk};
 use stillpoint_api::store::log::Options;
 use stillpoint_api::store::tuning::Tuning;
@@ -26,10 +27,11 @@ struct Liar {
 }
 
 impl Watch for Liar {
-    fn before(&self, put: Option<&str>) {
+    fn before(&self, put: Option<&str>) -> Result<()> {
         if !self.prefix.is_empty() && put.is_some_and(|key| key.starts_with(self.prefix)) {
             self.disk.lie(Lie::FileSync, "/store/tmp");
         }
+        Ok(())
     }
 
     fn after_put(&self) {

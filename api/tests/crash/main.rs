@@ -7,9 +7,11 @@
 #![allow(clippy::unwrap_used, reason = "tests say what went wrong by the panic")]
 
 mod bench;
+mod birth;
 mod check;
 mod damage;
 mod faults;
+mod hearsay;
 mod hook;
 mod lies;
 mod points;

@@ -6,8 +6,8 @@ use stillpoint_api::store::object::local::LocalObjects;
 use stillpoint_api::store::object::{Lease, Local, Objects, Purse, Put};
 
 pub trait Watch: Send + Sync {
-    /// A call is about to be made; of one that puts an object, its key.
-    fn before(&self, put: Option<&str>);
+    /// A call is about to be made; of one that puts an object, its key. An error: it is not made.
+    fn before(&self, put: Option<&str>) -> Result<()>;
     /// An object was put, or not.
     fn after_put(&self) {}
 }
@@ -18,39 +18,39 @@ pub struct Watched<W> {
 }
 
 impl<W: Watch> Watched<W> {
-    fn call(&self) -> &LocalObjects {
-        self.watch.before(None);
-        &self.folder
+    fn call(&self) -> Result<&LocalObjects> {
+        self.watch.before(None)?;
+        Ok(&self.folder)
     }
 }
 
 impl<W: Watch> Objects for Watched<W> {
     fn get(&self, key: &str, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        self.call().get(key, offset, buf)
+        self.call()?.get(key, offset, buf)
     }
     fn size(&self, key: &str) -> Result<u64> {
-        self.call().size(key)
+        self.call()?.size(key)
     }
     fn put_new(&self, key: &str, parts: &[&[u8]], purse: Purse) -> Result<Put> {
-        self.watch.before(Some(key));
+        self.watch.before(Some(key))?;
         let put = self.folder.put_new(key, parts, purse);
         self.watch.after_put();
         put
     }
     fn list_after(&self, folder: &str, after: &str) -> Result<Vec<String>> {
-        self.call().list_after(folder, after)
+        self.call()?.list_after(folder, after)
     }
     fn list_folders(&self, folder: &str) -> Result<Vec<String>> {
-        self.call().list_folders(folder)
+        self.call()?.list_folders(folder)
     }
     fn delete(&self, key: &str) -> Result<()> {
-        self.call().delete(key)
+        self.call()?.delete(key)
     }
     fn sync(&self, folder: &str) -> Result<()> {
-        self.call().sync(folder)
+        self.call()?.sync(folder)
     }
     fn refill(&self) -> Result<()> {
-        self.call().refill()
+        self.call()?.refill()
     }
     fn is_read_only(&self) -> bool {
         self.folder.is_read_only()
@@ -62,13 +62,13 @@ impl<W: Watch> Objects for Watched<W> {
 
 impl<W: Watch> Local for Watched<W> {
     fn hold(&self, session: SessionId) -> Result<Option<Box<dyn Lease>>> {
-        self.call().hold(session)
+        self.call()?.hold(session)
     }
     fn forget(&self, session: SessionId) -> Result<()> {
-        self.call().forget(session)
+        self.call()?.forget(session)
     }
     fn sweep(&self) -> Result<usize> {
-        self.call().sweep()
+        self.call()?.sweep()
     }
     fn note(&self, name: &str) -> Option<Vec<u8>> {
         self.folder.note(name)

@@ -296,7 +296,7 @@ impl Catalog {
             device.next_id = device.next_id.max(number.unwrap_or(0).saturating_add(1));
         })?;
         let order = self.next_snapshot;
-        self.next_snapshot += 1;
+        self.next_snapshot = self.next_snapshot.saturating_add(1);
         let state = SnapshotState {
             order,
             record: record.clone(),
@@ -397,7 +397,7 @@ impl Catalog {
             }
             self.change_device(&device.device, |d| {
                 d.in_goto = Some(record.uid);
-                d.gotos_begun += 1;
+                d.gotos_begun = d.gotos_begun.saturating_add(1);
             })?;
         }
         let mut record = record.clone();

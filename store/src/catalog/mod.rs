@@ -12,6 +12,7 @@ pub use rules::Rules;
 use crate::format::entry::{Attachment, Content, GotoRecord, PackRecord, SessionKind};
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, PackNumber, Sequence, SessionId, Uid};
+use crate::limits::SEQUENCE_MAX;
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -238,7 +239,7 @@ impl Catalog {
 
     /// What serde left out; refuses a checkpoint whose packs contradict each other, or that no log can lead to.
     pub(crate) fn complete(mut self) -> Option<Self> {
-        if !self.is_possible() {
+        if !self.is_possible() || self.seq > SEQUENCE_MAX {
             return None;
         }
         for pack in self.packs.clone().values() {

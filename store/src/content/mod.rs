@@ -4,4 +4,5 @@
 pub mod fetch;
 pub mod nodes;
 pub mod resolve;
+pub mod suspects;
 pub mod tables;

@@ -2,8 +2,9 @@
 //! so that a run of known clusters costs one block and asks the index once.
 
 use crate::catalog::Catalog;
+use crate::content::suspects::Suspects;
 use crate::error::Result;
-use crate::format::pack::{BLOCK_STRIDE, Block};
+use crate::format::pack::{BLOCK_STRIDE, Block, FrameRef};
 use crate::id::{Hash, PackName, PackNumber};
 use crate::index::Place;
 use crate::object::Objects;
@@ -18,16 +19,18 @@ const BLOCKS_MAX: usize = 2048;
 pub struct Tables {
     objects: Arc<dyn Objects>,
     catalog: Arc<Catalog>,
+    suspects: Suspects,
     near: HashMap<Hash, PackNumber>,
     blocks: VecDeque<(PackNumber, u32, Block)>,
 }
 
 impl Tables {
-    /// Empty, over the packs live in `catalog`.
-    pub fn new(objects: Arc<dyn Objects>, catalog: Arc<Catalog>) -> Self {
+    /// Empty, over the packs live in `catalog`. What only `suspects` hold is not proved.
+    pub fn new(objects: Arc<dyn Objects>, catalog: Arc<Catalog>, suspects: Suspects) -> Self {
         Self {
             objects,
             catalog,
+            suspects,
             near: HashMap::new(),
             blocks: VecDeque::new(),
         }
@@ -94,8 +97,10 @@ impl Tables {
                 }
             }
         }
-        self.near
-            .extend(loaded.hashes().iter().map(|hash| (*hash, pack)));
+        let name = state.name;
+        let good = |at: FrameRef| !self.suspects.hold(&name, at.offset);
+        let listed = loaded.entries().filter(|(_, _, at, _)| good(*at));
+        self.near.extend(listed.map(|(_, hash, ..)| (*hash, pack)));
         self.blocks.push_back((pack, block, loaded));
         Ok(true)
     }

@@ -307,6 +307,7 @@ fn follow(
         ask(&mut || index.forget_pack(*number))?;
         done.forgotten += 1;
     }
+    index.expect_many(true);
     for (number, name) in live
         .iter()
         .filter(|(number, name)| known.get(number) != Some(name))
@@ -328,6 +329,7 @@ fn follow(
     if done.packs + done.forgotten > 0 {
         ask(&mut || index.flush())?;
     }
+    index.expect_many(false);
     Ok(done)
 }
 

@@ -232,6 +232,7 @@ impl ClusterIndex for MemoryIndex {
         Ok(())
     }
 
+    fn expect_many(&self, _many: bool) {}
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>> {
         self.fault()?;
         Ok(self

@@ -77,6 +77,9 @@ pub trait ClusterIndex: Send + Sync {
     /// an index of another store or of a rolled back one.
     fn insert_pack(&self, number: PackNumber, name: &PackName, places: &[(Key, u32)])
     -> Result<()>;
+    /// Called with true before many packs are added in a row by somebody who needs little memory for anything else, and with
+    /// false after the `flush` that follows them. Changes how much memory is used, nothing else.
+    fn expect_many(&self, many: bool);
     /// Packs noted as indexed.
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>>;
     /// Forgets a pack: its note now, its places when they are met.

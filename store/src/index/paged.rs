@@ -2,7 +2,7 @@
 //!
 //! Invariant: a pack is noted on sled only after all its places are there, so that a crash forgets packs and never
 //! claims one whose places are missing. Memory is bounded by the cache size: half of it each for pages read, pages
-//! written and places that wait.
+//! written and places that wait; `expect_many` lets four times as many wait.
 
 use super::bucket::{self, BUCKETS, ENTRY_END};
 use super::filter::Filter;
@@ -13,13 +13,16 @@ use crate::id::{PackName, PackNumber, SessionId, Uid};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Changes whenever the bytes on sled do.
 pub(super) const VERSION: u32 = 1;
 /// Memory of a waiting place, its share of the table's free slots included.
 const WAITING_BYTES: usize = 40;
+/// By this much more may wait while many packs follow each other: whatever waits is merged into all buckets, so the fewer
+/// times the better.
+const MANY: usize = 4;
 /// Second places of waiting keys are searched one by one, so few.
 const MORE_MAX: usize = 1024;
 /// Buckets that one batch replaces.
@@ -62,7 +65,9 @@ pub struct SledIndex {
     /// Packs noted, on sled or waiting. Places of others are not told.
     packs: RwLock<BTreeMap<PackNumber, PackName>>,
     waiting: RwLock<Waiting>,
-    waiting_max: usize,
+    /// How many places wait at most; `usual_max` but for times of plenty.
+    waiting_max: AtomicUsize,
+    usual_max: usize,
     /// Once it exists it knows every key on sled and waiting.
     filter: RwLock<Option<Filter>>,
     absent: AtomicU32,
@@ -154,11 +159,13 @@ impl SledIndex {
             .iter()
             .map(decode_note)
             .collect::<Result<_>>()?;
+        let usual = (cache_bytes / 2 / WAITING_BYTES).max(1024);
         Ok(Self {
             pages,
             packs: RwLock::new(packs),
             waiting: RwLock::default(),
-            waiting_max: (cache_bytes / 2 / WAITING_BYTES).max(1024),
+            waiting_max: AtomicUsize::new(usual),
+            usual_max: usual,
             filter: RwLock::new(None),
             absent: AtomicU32::new(0),
             writer: Mutex::new(()),
@@ -297,9 +304,14 @@ impl ClusterIndex for SledIndex {
                 );
             }
             waiting.packs.push(number);
-            waiting.len() >= self.waiting_max || waiting.more.len() >= MORE_MAX
+            waiting.len() >= self.waiting_max.load(Relaxed) || waiting.more.len() >= MORE_MAX
         };
         if full { self.drain(&writer) } else { Ok(()) }
+    }
+
+    fn expect_many(&self, many: bool) {
+        let times = if many { MANY } else { 1 };
+        self.waiting_max.store(self.usual_max * times, Relaxed);
     }
 
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>> {

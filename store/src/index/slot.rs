@@ -140,6 +140,9 @@ impl ClusterIndex for Slotted {
     ) -> Result<()> {
         self.index.insert_pack(number, name, places)
     }
+    fn expect_many(&self, many: bool) {
+        self.index.expect_many(many);
+    }
     fn packs(&self) -> Result<Vec<(PackNumber, PackName)>> {
         self.index.packs()
     }

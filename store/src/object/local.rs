@@ -138,7 +138,8 @@ impl LocalObjects {
                 file => file?,
             };
             // Whoever still writes has the lock, or finds it taken and starts over under another name.
-            if file.try_lock()? {
+            // That this is still the file of that name: another sweeper may have been here in between.
+            if file.try_lock()? && file.is_still_named()? {
                 self.disk.remove(&path)?;
                 swept += 1;
             }

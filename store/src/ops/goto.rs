@@ -369,7 +369,12 @@ impl Store {
             return Err(Error::new(ErrorKind::Busy, doing).detail(why));
         }
         let nodes = self.nodes()?;
-        let common = device.undo.size.min(device.target.size) / size;
+        let (undo, target) = (device.undo.size, device.target.size);
+        // A last cluster that is not whole is told apart only where both disks end in it at the same byte.
+        let common = match undo == target {
+            true => undo.div_ceil(size),
+            false => undo.min(target) / size,
+        };
         let step = COMPARE_BYTES / size;
         Progress::add(&progress.bytes_total, common * size);
         (0..common.div_ceil(step)).into_par_iter().try_for_each(|task| {

@@ -47,10 +47,13 @@ pub struct Held {
 impl Store {
     /// Counts everything.
     pub fn totals(&self, progress: &Progress) -> Result<Totals> {
-        let catalog = self.refresh()?;
+        self.on_settled(|catalog| self.totals_of(catalog, progress))
+    }
+
+    fn totals_of(&self, catalog: &Catalog, progress: &Progress) -> Result<Totals> {
         let mut totals = Totals {
             devices: catalog.devices().count() as u64,
-            stored_bytes: total_bytes(&catalog),
+            stored_bytes: total_bytes(catalog),
             packs: catalog.packs().count() as u64,
             clusters: catalog
                 .packs()
@@ -64,8 +67,8 @@ impl Store {
             totals.snapshots += 1;
             totals.disk_bytes += snapshot.record.content.size;
         }
-        totals.data_bytes = self.data_bytes(&catalog, progress)?;
-        let marks = self.mark(&catalog, &catalog.roots(), &|_| true, progress)?;
+        totals.data_bytes = self.data_bytes(catalog, progress)?;
+        let marks = self.mark_sound(catalog, progress)?;
         totals.dead_bytes = catalog.packs().map(|p| dead_bytes(p, &marks)).sum();
         Ok(totals)
     }

@@ -3,6 +3,7 @@
 
 use crate::catalog::{Catalog, PackState};
 use crate::codec::decode_frame;
+use crate::content::suspects::Suspects;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::Content;
 use crate::format::manifest::Child;
@@ -20,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Where verify remembers.
 const NOTE: &str = "verify";
-/// Packs between two notes.
+/// Packs between two notes at least; in large stores a hundredth of the packs.
 const NOTE_EVERY: usize = 8;
 
 /// What was found.
@@ -42,12 +43,19 @@ pub struct Report {
     pub bad_packs: Vec<BadPack>,
     /// Snapshots that cannot be restored whole.
     pub bad_snapshots: Vec<BadSnapshot>,
+    /// Heads of devices, and contents that a goto leads from or to, that cannot be had whole.
+    pub bad_contents: Vec<BadContent>,
+    /// Clusters and nodes that something reachable needs and no live pack yields.
+    pub lost: u64,
 }
 
 impl Report {
     /// Nothing is damaged. A damaged pack that nothing reachable needs counts as damage too.
     pub fn is_good(&self) -> bool {
-        self.bad_packs.is_empty() && self.bad_snapshots.is_empty()
+        self.bad_packs.is_empty()
+            && self.bad_snapshots.is_empty()
+            && self.bad_contents.is_empty()
+            && self.lost == 0
     }
 }
 
@@ -69,12 +77,23 @@ pub struct BadSnapshot {
     pub extents: Vec<std::ops::Range<u64>>,
 }
 
+/// Contents that are no snapshot's, and what cannot be had of them.
+#[derive(Debug)]
+pub struct BadContent {
+    /// The device that has them, had them, or is to have them.
+    pub device: Uid,
+    /// Ranges of bytes of the disk.
+    pub extents: Vec<std::ops::Range<u64>>,
+}
+
 /// What one pack turned out to be.
 struct Read {
     bytes: u64,
     items: u64,
     /// Hashes whose copy here is no good.
     bad: Vec<Hash>,
+    /// Offsets of the frames that they are in.
+    bad_frames: BTreeSet<u32>,
     errors: Vec<(u64, String)>,
 }
 
@@ -104,19 +123,26 @@ impl Store {
                 let read = self.verify_pack(pack)?;
                 Progress::add(&progress.bytes_done, u64::from(pack.record.size));
                 if read.errors.is_empty() {
-                    self.remember(&good, pack.name);
+                    self.remember(&good, pack.name, NOTE_EVERY.max(todo.len() / 100));
                 }
                 Ok((&**pack, read))
             })
             .collect::<Result<_>>()
             .inspect_err(|_| self.put_remembered(&good))?;
-        let mut suspects = BTreeSet::new();
+        let mut bad = BTreeSet::new();
+        let mut suspects = Suspects::default();
         for (pack, read) in results {
             report.packs += 1;
             report.bytes += read.bytes;
             report.items += read.items;
-            suspects.extend(read.bad);
+            bad.extend(read.bad);
             if !read.errors.is_empty() {
+                if read.bad_frames.is_empty() {
+                    suspects.add_whole(pack.name);
+                }
+                for frame in &read.bad_frames {
+                    suspects.add(pack.name, *frame);
+                }
                 let key = self.objects.describe(&pack.name.key());
                 report.bad_packs.push(BadPack {
                     key,
@@ -124,7 +150,16 @@ impl Store {
                 });
             }
         }
-        self.verify_snapshots(&catalog, &suspects, &mut report, progress)?;
+        // ORDER: before the snapshots are followed, which may take long and may fail: it is true by now.
+        match suspects.note(&*self.local) {
+            Err(e) if !suspects.is_empty() => {
+                (self.say)(&format!(
+                    "the damage is not noted, so that nothing mends it: {e}"
+                ));
+            }
+            _ => {}
+        }
+        self.verify_snapshots(&catalog, &bad, &mut report, progress)?;
         self.local.put_note(NOTE, &[]).unwrap_or_default();
         Ok(report)
     }
@@ -135,6 +170,7 @@ impl Store {
             bytes: 0,
             items: 0,
             bad: Vec::new(),
+            bad_frames: BTreeSet::new(),
             errors: Vec::new(),
         };
         let bytes = match get_whole(&*self.objects, &pack.name.key(), u64::from(PACK_BYTES_MAX)) {
@@ -155,6 +191,13 @@ impl Store {
         let whole = Hash::of(&bytes) == pack.record.hash;
         let table = match Table::read(&*self.objects, pack.name, &pack.record) {
             Ok(table) => table,
+            // Dropped between the two readings.
+            Err(e)
+                if e.kind() == ErrorKind::NotFound
+                    && self.refresh()?.pack(&pack.name).is_none() =>
+            {
+                return Ok(read);
+            }
             Err(e) => {
                 read.errors.push((0, describe(&e)));
                 return Ok(read);
@@ -177,12 +220,14 @@ impl Store {
                             let why = format!("item {item} does not have its hash");
                             read.errors.push((u64::from(at.offset), why));
                             read.bad.push(*hash);
+                            read.bad_frames.insert(at.offset);
                         }
                     }
                 }
                 Err(e) => {
                     read.errors.push((u64::from(at.offset), describe(&e)));
                     read.bad.extend(frame.entries().map(|(_, hash, _)| *hash));
+                    read.bad_frames.insert(at.offset);
                 }
             }
         }
@@ -237,18 +282,35 @@ impl Store {
         if lost.is_empty() && all_read {
             return Ok(());
         }
+        report.lost = (lost.len() as u64).max(u64::from(!all_read));
         let mut known: BTreeMap<Hash, Vec<std::ops::Range<u64>>> = BTreeMap::new();
-        for snapshot in catalog.snapshots() {
-            let content = snapshot.record.content;
-            let extents = known
-                .entry(content.root)
+        let mut extents_of = |content: Content| {
+            let extents = known.entry(content.root);
+            extents
                 .or_insert_with(|| self.lost_extents(content, &lost))
-                .clone();
+                .clone()
+        };
+        for snapshot in catalog.snapshots() {
+            let uid = snapshot.record.uid;
+            let contents = [Some(snapshot.record.content), snapshot.record.vm_state];
+            let mut extents: Vec<_> = contents
+                .into_iter()
+                .flatten()
+                .map(&mut extents_of)
+                .collect();
+            // Of the VM state no range is told: it is lost as a whole.
+            let extents = extents.drain(..).find(|e| !e.is_empty());
+            report
+                .bad_snapshots
+                .extend(extents.map(|extents| BadSnapshot { uid, extents }));
+        }
+        let heads = catalog.devices().filter_map(|d| Some((d.uid, d.head?)));
+        let gotos = catalog.gotos().flat_map(|g| &g.devices);
+        let both = gotos.flat_map(|d| [(d.device, d.undo), (d.device, d.target)]);
+        for (device, content) in heads.chain(both) {
+            let extents = extents_of(content);
             if !extents.is_empty() {
-                report.bad_snapshots.push(BadSnapshot {
-                    uid: snapshot.record.uid,
-                    extents,
-                });
+                report.bad_contents.push(BadContent { device, extents });
             }
         }
         Ok(())
@@ -323,11 +385,11 @@ impl Store {
         crate::format::codec::decode(&note, note.len() as u64).unwrap_or_default()
     }
 
-    fn remember(&self, good: &Mutex<BTreeSet<PackName>>, name: PackName) {
+    fn remember(&self, good: &Mutex<BTreeSet<PackName>>, name: PackName, every: usize) {
         let due = {
             let mut good = good.lock().unwrap_or_else(PoisonError::into_inner);
             good.insert(name);
-            good.len().is_multiple_of(NOTE_EVERY)
+            good.len().is_multiple_of(every)
         };
         if due {
             self.put_remembered(good);

@@ -1,11 +1,12 @@
 //! What is reachable, as a bitmap a pack: exact, bounded in memory, from manifests and pack tables alone.
 //!
 //! Hashes are taken in as many passes over the manifests as keep one pass's set within a budget; a store of 1 TiB takes
-//! a few. Of several copies of a hash the one in the pack with the lowest number counts, always.
+//! a few. Of several copies of a hash the one in the pack with the lowest number counts, unless a verify found it bad.
 
 use crate::catalog::Catalog;
 use crate::content::nodes::Nodes;
 use crate::content::resolve::{HashSet as Hashes, readable};
+use crate::content::suspects::Suspects;
 use crate::error::{Error, Result};
 use crate::format::entry::PackKind;
 use crate::format::manifest::{Child, Node};
@@ -17,8 +18,8 @@ use crate::progress::Progress;
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// Hashes of one pass: 32 MiB.
-const PASS_HASHES: u64 = 1 << 20;
+/// Passes are told apart by the first two bytes of a hash.
+const PASSES_MAX: u64 = 1 << 16;
 
 /// One pack's part of what is reachable.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +31,10 @@ pub struct PackMarks {
     pub elsewhere: BTreeSet<PackNumber>,
     /// The table could not be read: nothing is known of what is in it.
     pub unreadable: bool,
+    /// A verify found bad copies in it.
+    pub suspect: bool,
+    /// One of them is the only copy of something reachable: the pack cannot be rewritten, and may not go.
+    pub stuck: bool,
 }
 
 impl PackMarks {
@@ -57,8 +62,8 @@ pub struct Marks {
     pub packs: BTreeMap<PackNumber, PackMarks>,
     /// Reachable hashes that no live pack lists.
     pub missing: BTreeSet<Hash>,
-    /// Nodes that could not be read, and why; what lies below is not marked.
-    pub broken: Vec<(Hash, Error)>,
+    /// Nodes that could not be read in some pass, and why; what lies below is not wholly marked.
+    pub broken: BTreeMap<Hash, Error>,
 }
 
 impl Store {
@@ -78,59 +83,57 @@ impl Store {
             self.geometry().cluster_bytes,
         )?;
         let mut marks = Marks::default();
+        let suspects = Suspects::noted(&*self.local);
         let clusters: u64 = of_kind(catalog, PackKind::Clusters)
             .map(|p| u64::from(p.record.entries))
             .sum();
-        let passes = clusters.div_ceil(PASS_HASHES).clamp(1, 1 << 16) as u32;
+        let most = self.tuning.gc_pass_hashes;
+        let passes = clusters.div_ceil(most).clamp(1, PASSES_MAX);
         let mut all_nodes = HashSet::new();
         for pass in 0..passes {
             progress.check()?;
-            let range = (pass << 16) / passes..((pass + 1) << 16) / passes;
+            let range = pass * PASSES_MAX / passes..(pass + 1) * PASSES_MAX / passes;
             all_nodes = HashSet::new();
-            marks.broken.clear();
-            let hashes = leaves(&nodes, roots, range, &mut all_nodes, &mut marks.broken);
-            self.find_all(catalog, PackKind::Clusters, &hashes, &mut marks, true)?;
+            // What one pass could not read is missing from what it marked, even if the next one could.
+            let hashes = leaves(
+                &nodes,
+                roots,
+                (range, most),
+                &mut all_nodes,
+                &mut marks.broken,
+            );
+            let search = Search::new(catalog, PackKind::Clusters, &suspects);
+            let lost = self.find_all(search, &hashes, &mut marks)?;
+            marks.missing.extend(lost);
         }
         let records = catalog.snapshots().filter(|s| keeps_record(&s.record.uid));
         let copies = records.map(|s| Hash::of(&record_copy(&s.record))).collect();
-        self.find_all(
-            catalog,
-            PackKind::Nodes,
-            &Hashes::new(all_nodes.into_iter().collect()),
-            &mut marks,
-            true,
-        )?;
-        self.find_all(
-            catalog,
-            PackKind::Nodes,
-            &Hashes::new(copies),
-            &mut marks,
-            false,
-        )?;
+        let search = Search::new(catalog, PackKind::Nodes, &suspects);
+        let all_nodes = Hashes::new(all_nodes.into_iter().collect());
+        let lost = self.find_all(search, &all_nodes, &mut marks)?;
+        marks.missing.extend(lost);
+        // A copy of a record is for `rescue` alone: that it is not there stops nobody.
+        self.find_all(search, &Hashes::new(copies), &mut marks)?;
         Ok(marks)
     }
 
-    fn find_all(
-        &self,
-        catalog: &Catalog,
-        kind: PackKind,
-        set: &Hashes,
-        marks: &mut Marks,
-        must_exist: bool,
-    ) -> Result<()> {
+    /// Marks one copy of each hash; returns those that no live pack lists.
+    fn find_all(&self, search: Search<'_>, set: &Hashes, marks: &mut Marks) -> Result<Vec<Hash>> {
         let mut found: Vec<Option<PackNumber>> = vec![None; set.hashes().len()];
-        for pack in of_kind(catalog, kind) {
+        for pack in of_kind(search.catalog, search.kind) {
             let own = marks.packs.entry(pack.number).or_default();
+            own.suspect = search.suspects.touch(&pack.name);
             let Some(table) = readable(Table::read(&*self.objects, pack.name, &pack.record))?
             else {
                 own.unreadable = true;
                 continue;
             };
-            for (entry, hash, ..) in table.entries() {
+            for (entry, hash, frame, _) in table.entries() {
                 let Some(at) = set.position(hash) else {
                     continue;
                 };
                 match found[at] {
+                    _ if search.suspects.hold(&pack.name, frame.offset) => {}
                     None => {
                         found[at] = Some(pack.number);
                         own.mark(entry);
@@ -142,11 +145,66 @@ impl Store {
                 }
             }
         }
-        if must_exist {
-            let lost = set.hashes().iter().zip(&found).filter(|(_, f)| f.is_none());
-            marks.missing.extend(lost.map(|(h, _)| *h));
+        if !search.suspects.is_empty() {
+            self.find_suspect(search, set, &mut found, marks)?;
+        }
+        let lost = set.hashes().iter().zip(&found).filter(|(_, f)| f.is_none());
+        Ok(lost.map(|(hash, _)| *hash).collect())
+    }
+
+    /// A bad copy where there is none better: its pack is stuck. For the others it is said where the better one is.
+    fn find_suspect(
+        &self,
+        search: Search<'_>,
+        set: &Hashes,
+        found: &mut [Option<PackNumber>],
+        marks: &mut Marks,
+    ) -> Result<()> {
+        let touched =
+            of_kind(search.catalog, search.kind).filter(|p| search.suspects.touch(&p.name));
+        for pack in touched {
+            let own = marks.packs.entry(pack.number).or_default();
+            let Some(table) = readable(Table::read(&*self.objects, pack.name, &pack.record))?
+            else {
+                continue;
+            };
+            for (entry, hash, frame, _) in table.entries() {
+                let Some(at) = set.position(hash) else {
+                    continue;
+                };
+                match found[at] {
+                    _ if !search.suspects.hold(&pack.name, frame.offset) => {}
+                    None => {
+                        found[at] = Some(pack.number);
+                        own.stuck = true;
+                        own.mark(entry);
+                    }
+                    Some(other) if other != pack.number => {
+                        own.elsewhere.insert(other);
+                    }
+                    Some(_) => {}
+                }
+            }
         }
         Ok(())
+    }
+}
+
+/// Where copies are looked for.
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    catalog: &'a Catalog,
+    kind: PackKind,
+    suspects: &'a Suspects,
+}
+
+impl<'a> Search<'a> {
+    fn new(catalog: &'a Catalog, kind: PackKind, suspects: &'a Suspects) -> Self {
+        Self {
+            catalog,
+            kind,
+            suspects,
+        }
     }
 }
 
@@ -163,9 +221,9 @@ fn of_kind(
 fn leaves(
     nodes: &Nodes<'_>,
     roots: &[Hash],
-    range: std::ops::Range<u32>,
+    (range, most): (std::ops::Range<u64>, u64),
     visited: &mut HashSet<Hash>,
-    broken: &mut Vec<(Hash, Error)>,
+    broken: &mut BTreeMap<Hash, Error>,
 ) -> Hashes {
     let mut hashes: Vec<Hash> = Vec::new();
     for root in roots {
@@ -175,24 +233,24 @@ fn leaves(
             }
             for child in node.children() {
                 if let Child::Hash(hash) = child
-                    && range.contains(&(u32::from(hash.0[0]) << 8 | u32::from(hash.0[1])))
+                    && range.contains(&(u64::from(hash.0[0]) << 8 | u64::from(hash.0[1])))
                 {
                     hashes.push(hash);
                 }
             }
             // Disks that share clusters but no nodes would fill this with copies.
-            if hashes.len() as u64 > 2 * PASS_HASHES {
+            if hashes.len() as u64 > 2 * most {
                 hashes.sort_unstable();
                 hashes.dedup();
             }
             Ok(())
         };
         let walked = each_readable_node(nodes, *root, visited, &mut take, &mut |hash, e| {
-            broken.push((*hash, e));
+            broken.insert(*hash, e);
             Ok(())
         });
         if let Err(e) = walked {
-            broken.push((*root, e));
+            broken.insert(*root, e);
         }
     }
     Hashes::new(hashes)

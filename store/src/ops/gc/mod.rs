@@ -79,12 +79,34 @@ impl Store {
         }
         outcome.expired = self.log.expire_dead()?.len() as u64;
         self.local.sweep()?;
+        // What a gc that was cut off left is room for this one, and may be all the room there is.
+        self.clear_away(&mut outcome, progress)?;
+        let done = self.rounds(options, &mut outcome, progress);
+        let cleared = self.clear_away(&mut outcome, progress);
+        done.and(cleared)?;
+        let catalog = self.catalog();
+        if self.keeper.is_open() {
+            self.index_packs(&catalog)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Removes what belongs to nobody, and fills the reserve up again.
+    fn clear_away(&self, outcome: &mut Outcome, progress: &Progress) -> Result<()> {
+        let (orphans, bytes) = self.sweep(progress)?;
+        outcome.orphans += orphans;
+        outcome.orphan_bytes += bytes;
+        self.objects.refill()
+    }
+
+    fn rounds(&self, options: Options, outcome: &mut Outcome, progress: &Progress) -> Result<()> {
+        let mut step_bytes = self.tuning.gc_step_bytes;
         for round in 0..ROUNDS {
             let (catalog, marks) = self.on_settled(|catalog| {
                 let marks = self.mark_sound(catalog, progress)?;
                 Ok((catalog.clone(), marks))
             })?;
-            let plan = self.plan(&catalog, &marks, options.all);
+            let plan = plan(&catalog, &marks, options.all, step_bytes);
             if round == 0 {
                 outcome.bytes_before = plan.bytes_before;
             }
@@ -94,19 +116,20 @@ impl Store {
             if plan.steps.is_empty() {
                 break;
             }
-            self.carry_out(&plan, &marks, &catalog, &mut outcome, progress)?;
+            match self.carry_out(&plan, &marks, &catalog, outcome, progress) {
+                // A step that copies more than there is room for: what it has written goes, and the next are of one pack each.
+                Err(e) if e.kind() == ErrorKind::NoSpace && step_bytes > 0 => {
+                    step_bytes = 0;
+                    self.clear_away(outcome, progress)?;
+                }
+                done => done?,
+            }
             let after = self.refresh()?;
             outcome.bytes_after = total_bytes(&after);
             outcome.bytes_copied +=
                 (outcome.bytes_after + plan.bytes_dropped()).saturating_sub(plan.bytes_before);
         }
-        (outcome.orphans, outcome.orphan_bytes) = self.sweep(progress)?;
-        self.objects.refill()?;
-        let catalog = self.catalog();
-        if self.keeper.is_open() {
-            self.index_packs(&catalog)?;
-        }
-        Ok(outcome)
+        Ok(())
     }
 
     /// Bytes that `gc --all` would leave if the snapshots that `without` names were deleted.
@@ -127,7 +150,7 @@ impl Store {
         plan(catalog, marks, all, self.tuning.gc_step_bytes)
     }
 
-    fn mark_sound(&self, catalog: &Catalog, progress: &Progress) -> Result<Marks> {
+    pub(crate) fn mark_sound(&self, catalog: &Catalog, progress: &Progress) -> Result<Marks> {
         let marks = self.mark(catalog, &catalog.roots(), &|_| true, progress)?;
         sound(&marks)?;
         Ok(marks)
@@ -226,7 +249,7 @@ pub fn total_bytes(catalog: &Catalog) -> u64 {
 /// Anything reachable that is not there stops all drops: what looks dead may be what is missed.
 fn sound(marks: &Marks) -> Result<()> {
     let doing = "finding what is reachable";
-    if let Some((root, e)) = marks.broken.first() {
+    if let Some((root, e)) = marks.broken.first_key_value() {
         let why = format!("manifest {root} cannot be read; nothing was removed: {e}");
         return Err(Error::new(ErrorKind::Corrupt, doing)
             .detail(why)

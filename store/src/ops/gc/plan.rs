@@ -55,6 +55,9 @@ pub fn dead_bytes(pack: &PackState, marks: &Marks) -> u64 {
         u64::from(pack.record.entries.max(1)),
     );
     match marks.packs.get(&pack.number) {
+        Some(m) if m.stuck => 0,
+        // All that is reachable was found elsewhere, or gc would not go on.
+        Some(m) if m.unreadable && m.suspect => size,
         Some(m) if !m.unreadable => {
             size * (entries - u64::from(m.live_entries).min(entries)) / entries
         }
@@ -85,7 +88,11 @@ pub fn plan(catalog: &Catalog, marks: &Marks, all: bool, step_bytes: u64) -> Pla
         }
     }
     plan.bytes_left = plan.bytes_dead - plan.bytes_spared;
-    let chosen = choose(candidates, all, plan.bytes_before, &mut plan.bytes_left);
+    let mut chosen = choose(candidates, all, plan.bytes_before, &mut plan.bytes_left);
+    // A pack that is named as kept cannot be dropped by a later step: those that hold good copies of bad ones wait.
+    let mended = chosen.iter().filter(|c| c.is_mended());
+    let needed: BTreeSet<_> = mended.flat_map(|c| &c.marks.elsewhere).copied().collect();
+    chosen.retain(|c| c.is_mended() || !needed.contains(&c.pack.number));
     plan.cut_into_steps(chosen, step_bytes);
     plan
 }
@@ -101,9 +108,14 @@ impl Candidate<'_> {
     fn is_wholly_dead(&self) -> bool {
         self.marks.live_entries == 0
     }
+
+    /// Its bad copies have good ones elsewhere: once it is gone the damage is.
+    fn is_mended(&self) -> bool {
+        self.marks.suspect
+    }
 }
 
-/// Mostly dead ones: they give most for what must be copied.
+/// Damaged ones first, then mostly dead ones: they give most for what must be copied.
 fn choose<'a>(
     mut all: Vec<Candidate<'a>>,
     every: bool,
@@ -111,9 +123,9 @@ fn choose<'a>(
     left: &mut u64,
 ) -> Vec<Candidate<'a>> {
     let share = |c: &Candidate<'_>| c.dead * 1_000_000 / u64::from(c.pack.record.size.max(1));
-    all.sort_by_key(|c| (std::cmp::Reverse(share(c)), c.pack.number));
+    all.sort_by_key(|c| (!c.is_mended(), std::cmp::Reverse(share(c)), c.pack.number));
     let mut worth_it = |c: &Candidate<'_>| {
-        let go = c.is_wholly_dead() || every || *left * DEAD_ONE_IN > total;
+        let go = c.is_wholly_dead() || c.is_mended() || every || *left * DEAD_ONE_IN > total;
         if go {
             *left -= c.dead;
             total -= c.dead;
@@ -126,10 +138,9 @@ fn choose<'a>(
 }
 
 impl Plan {
-    /// Wholly dead packs come first, as they make room. The others go in the order of their numbers: of several copies the
-    /// one in the pack with the lowest number counts, so that a pack whose copies justify a drop was itself dropped,
-    /// and its copies taken over by this gc, in an earlier step or in the same one; or it is named as kept. What this
-    /// gc wrote needs no naming: nobody drops packs of an open session.
+    /// Wholly dead packs come first, as they make room. The others go in the order of their numbers. A pack whose copies
+    /// justify a drop was itself dropped, and its copies taken over by this gc, in an earlier step or in the same one; or
+    /// it is named as kept. What this gc wrote needs no naming: nobody drops packs of an open session.
     fn cut_into_steps(&mut self, chosen: Vec<Candidate<'_>>, step_bytes: u64) {
         let going: BTreeSet<PackNumber> = chosen.iter().map(|c| c.pack.number).collect();
         let (mut first, mut rest): (Vec<_>, Vec<_>) = chosen
@@ -146,20 +157,25 @@ impl Plan {
                     room = step_bytes.max(copies);
                 }
                 room -= copies;
-                self.add(c, &going);
+                self.add(c);
             }
+        }
+        let mut gone = BTreeSet::new();
+        for step in &mut self.steps {
+            gone.extend(step.dropped.iter().map(|p| p.number));
+            step.kept.retain(|n| !gone.contains(n));
         }
     }
 
     /// To the last step.
-    fn add(&mut self, c: Candidate<'_>, going: &BTreeSet<PackNumber>) {
+    fn add(&mut self, c: Candidate<'_>) {
         if c.is_wholly_dead() {
             self.dead_packs += 1;
         } else {
             self.rewritten_packs += 1;
         }
         if let Some(step) = self.steps.last_mut() {
-            step.kept.extend(c.marks.elsewhere.difference(going));
+            step.kept.extend(&c.marks.elsewhere);
             step.dropped.push(c.pack);
         }
     }

@@ -201,7 +201,7 @@ impl Writer<'_> {
         if batch.is_empty() {
             return Ok(None);
         }
-        batch.scan(feeds, self.index(), progress)?;
+        batch.scan(feeds, self.distrusted(), self.index(), progress)?;
         // The index is opened for the first cluster that the parent does not have: an image that did not change costs none.
         if self.index().is_closed() && batch.has_others() {
             self.open_index()?;

@@ -3,6 +3,7 @@
 
 use super::feed::{Feed, Part, Run};
 use super::{BATCH_BYTES, TURN_BYTES};
+use crate::content::suspects::Distrusted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Child;
 use crate::id::Hash;
@@ -114,7 +115,13 @@ impl Batch {
     }
 
     /// Reads and hashes all runs.
-    pub fn scan(&mut self, feeds: &[Feed<'_>], index: &Keeper, progress: &Progress) -> Result<()> {
+    pub fn scan(
+        &mut self,
+        feeds: &[Feed<'_>],
+        distrusted: &Distrusted,
+        index: &Keeper,
+        progress: &Progress,
+    ) -> Result<()> {
         let mut rest = &mut self.buffer[..self.used];
         let mut tasks = Vec::with_capacity(self.parts.len());
         for part in &mut self.parts {
@@ -136,7 +143,7 @@ impl Batch {
             part.seen = bytes
                 .chunks_exact(size)
                 .enumerate()
-                .map(|(i, cluster)| judge(cluster, run, i, index))
+                .map(|(i, cluster)| judge(cluster, run.parent.get(i), distrusted, index))
                 .collect();
             Progress::add(&progress.bytes_done, bytes.len() as u64);
             Ok(())
@@ -158,12 +165,12 @@ fn read(feed: &Feed<'_>, run: &Run, bytes: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-fn judge(cluster: &[u8], run: &Run, i: usize, index: &Keeper) -> Seen {
+fn judge(cluster: &[u8], parent: Option<&Child>, distrusted: &Distrusted, index: &Keeper) -> Seen {
     if is_zero(cluster) {
         return Seen::Zero;
     }
     let hash = Hash::of(cluster);
-    if run.parent.get(i) == Some(&Child::Hash(hash)) {
+    if parent == Some(&Child::Hash(hash)) && !distrusted.holds(&hash) {
         return Seen::Parent(hash);
     }
     Seen::Other(hash, index.lookup(&key_of(&hash)))

@@ -9,6 +9,7 @@ use super::parents::ParentNodes;
 use crate::catalog::{Catalog, Invalid};
 use crate::codec::{EncodedFrame, FrameCodec, encode_frame};
 use crate::content::nodes::Nodes;
+use crate::content::suspects::{Distrusted, Suspects};
 use crate::content::tables::Tables;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Op, PackKind, PackRecord, SessionKind};
@@ -47,6 +48,7 @@ pub struct Writer<'a> {
     fresh: HashSet<Hash>,
     relied: Relied,
     tables: Tables,
+    distrusted: Distrusted,
     nodes: Arc<Nodes<'a>>,
     parents: Arc<ParentNodes<'a>>,
     codec: FrameCodec,
@@ -76,6 +78,7 @@ impl<'a> Writer<'a> {
             &catalog,
             store.geometry().cluster_bytes,
         )?);
+        let suspects = Suspects::noted(&*store.local);
         Ok(Self {
             store,
             purse,
@@ -90,7 +93,8 @@ impl<'a> Writer<'a> {
             landed: Vec::new(),
             fresh: HashSet::new(),
             relied: Relied::default(),
-            tables: Tables::new(store.objects.clone(), catalog),
+            distrusted: suspects.hashes(&*store.objects, &catalog),
+            tables: Tables::new(store.objects.clone(), catalog, suspects),
             parents: Arc::new(ParentNodes::new(nodes.clone())),
             nodes,
             codec: FrameCodec::new(store.geometry().compression),
@@ -108,6 +112,11 @@ impl<'a> Writer<'a> {
 
     pub(super) fn random(&self) -> [u8; 16] {
         self.store.world.random()
+    }
+
+    /// What a parent proves nothing of.
+    pub(super) fn distrusted(&self) -> &Distrusted {
+        &self.distrusted
     }
 
     pub(super) fn index(&self) -> &'a Keeper {
