@@ -6,6 +6,9 @@ use crate::compat::info::{IdStr, QemuSnapshotInfo};
 use crate::compat::qcow2::{ChooseId, Entry, Table};
 use stillpoint_store::id::Uid;
 
+/// Bytes of VM state at most: it is held in memory.
+const VM_STATE_BYTES_MAX: u64 = 1 << 30;
+
 /// A disk, its active VM state and its snapshots.
 #[derive(Debug, Default)]
 pub struct MemoryTable {
@@ -39,7 +42,7 @@ impl MemoryTable {
         }
     }
 
-    /// Adds an entry as it is, whatever ids and names there are.
+    /// Adds an entry as it is, whatever ids and names there are, with as much of the active VM state as it says.
     pub fn insert(&mut self, info: QemuSnapshotInfo, disk: &[u8]) {
         self.made += 1;
         let mut uid = [0; 16];
@@ -65,6 +68,13 @@ impl MemoryTable {
         let found = self.kept.iter().find(|k| k.entry.uid == uid);
         found.ok_or_else(|| DriverError::errno(errno::ENOENT))
     }
+}
+
+fn check_state(bytes: u64) -> DriverResult<()> {
+    if bytes > VM_STATE_BYTES_MAX {
+        return Err(DriverError::errno(errno::EFBIG));
+    }
+    Ok(())
 }
 
 /// The first `len` bytes, zeros where there are fewer.
@@ -104,6 +114,7 @@ impl Table for MemoryTable {
 
     fn put(&mut self, info: &QemuSnapshotInfo, id: ChooseId<'_>) -> DriverResult<IdStr> {
         self.check()?;
+        check_state(info.vm_state_size)?;
         let id_str = id(&self.entries()?)?;
         let disk = self.disk.clone();
         self.insert(QemuSnapshotInfo { id_str, ..*info }, &disk);
@@ -139,6 +150,7 @@ impl Table for MemoryTable {
     }
 
     fn write_vmstate(&mut self, at: u64, bytes: &[u8]) -> DriverResult<()> {
+        check_state(at.saturating_add(bytes.len() as u64))?;
         let end = at as usize + bytes.len();
         self.vm_state.resize(self.vm_state.len().max(end), 0);
         self.vm_state[at as usize..end].copy_from_slice(bytes);

@@ -4,6 +4,35 @@
 //! A [`Release`] says which; [`eras`] has the one table of how they differ. A [`Graph`] holds the nodes that the group
 //! functions choose from. A function returns what its C caller saw: `Ok`, or a [`Failure`] with the number, the Error
 //! object and `*first_bad_bs`. What an era left half done, this leaves half done; the native API is all or nothing.
+//!
+//! ```
+//! use stillpoint_api::compat::memory::MemoryTable;
+//! use stillpoint_api::compat::qcow2::Qcow2;
+//! use stillpoint_api::compat::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A disk in memory; `graph.add_device(&system, "web1")` adds one of a store.
+//! let mut graph = Graph::new();
+//! let disk = graph.add_drive("web1", Box::new(Qcow2::new(MemoryTable::new(b"monday"))))?;
+//!
+//! let release: Release = "4.2".parse()?;
+//! let mut sn = QemuSnapshotInfo::named(b"2");
+//! bdrv_snapshot_create(release, &mut graph, disk, &mut sn)?;
+//! assert_eq!(sn.id_str.as_bytes(), b"1");
+//! bdrv_snapshot_create(release, &mut graph, disk, &mut QemuSnapshotInfo::named(b"tuesday"))?;
+//!
+//! // find is by name; goto tries ids first, in every release: this one goes to "tuesday".
+//! let found = bdrv_snapshot_find(release, &mut graph, disk, b"2")?;
+//! assert_eq!(found.id_str.as_bytes(), b"1");
+//! bdrv_snapshot_goto(release, &mut graph, disk, b"2")?;
+//!
+//! // A failure is what C saw.
+//! let failed = bdrv_snapshot_goto(release, &mut graph, disk, b"nix").unwrap_err();
+//! assert_eq!(failed.ret, -errno::ENOENT);
+//! assert_eq!(failed.to_string(), "Failed to load snapshot: No such file or directory");
+//! # Ok(())
+//! # }
+//! ```
 
 mod all;
 mod can;

@@ -25,7 +25,8 @@ pub enum SnapshotArgument {
 }
 
 /// Reads the argument of `-l`. What begins with `snapshot.` is options, `snapshot.id=3,snapshot.name=a`, with `,,` for a
-/// comma in a value; the last of two equal ones counts. -EINVAL for an option that there is not, or one without a value.
+/// comma in a value; the last of two equal ones counts, and one without a value has the value `on`. -EINVAL for an
+/// option that there is not.
 pub fn parse_snapshot_argument(
     release: Release,
     argument: &[u8],
@@ -36,11 +37,12 @@ pub fn parse_snapshot_argument(
     }
     let (mut id, mut name) = (None, None);
     for option in split(argument) {
-        let Some(at) = option.iter().position(|b| *b == b'=') else {
-            return Err(invalid(&option));
+        let at = option.iter().position(|b| *b == b'=');
+        let (key, value) = match at {
+            Some(at) => (&option[..at], option[at + 1..].to_vec()),
+            None => (&option[..], b"on".to_vec()),
         };
-        let value = option[at + 1..].to_vec();
-        match &option[..at] {
+        match key {
             key if key == SNAPSHOT_OPT_ID.as_bytes() => id = Some(value),
             key if key == SNAPSHOT_OPT_NAME.as_bytes() => name = Some(value),
             key => return Err(invalid(key)),

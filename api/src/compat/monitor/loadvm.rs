@@ -1,6 +1,6 @@
 //! loadvm and the job snapshot-load.
 
-use super::{Vm, all_nodes, barred, job_nodes, vmstate_driver, vmstate_node};
+use super::{BUFFER_BYTES, Vm, all_nodes, barred, job_nodes, vmstate_driver, vmstate_node};
 use crate::compat::all::{Chosen, all_can, all_find, all_goto};
 use crate::compat::driver::Driver;
 use crate::compat::eras::{Flags, GroupResult};
@@ -127,7 +127,7 @@ fn read_state(
         .vmstate_len()
         .map_err(|e| e.into_failure_of("Error while loading VM state"))?;
     let mut from = io::BufReader::with_capacity(
-        1 << 20,
+        BUFFER_BYTES,
         StateReader {
             driver: driver.as_mut(),
             at: 0,

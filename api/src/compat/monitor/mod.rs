@@ -23,6 +23,9 @@ use crate::compat::release::Release;
 use std::io::{self, Read, Write};
 use stillpoint_store::world::Moment;
 
+/// Bytes of VM state that are passed on at a time: a read of the store is dear by itself.
+const BUFFER_BYTES: usize = 16 << 20;
+
 /// The machine whose state is saved.
 pub trait Vm {
     /// Whether it runs.

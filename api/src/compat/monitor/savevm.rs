@@ -1,6 +1,6 @@
 //! savevm and the job snapshot-save.
 
-use super::{Vm, all_nodes, barred, job_nodes, vmstate_driver, vmstate_node};
+use super::{BUFFER_BYTES, Vm, all_nodes, barred, job_nodes, vmstate_driver, vmstate_node};
 use crate::compat::all::{Chosen, all_can, all_create, all_delete, all_find, takes_part};
 use crate::compat::create::create;
 use crate::compat::delete::{delete, delete_by_id_or_name};
@@ -203,7 +203,7 @@ fn write_state(
         driver: driver.as_mut(),
         at: 0,
     };
-    let mut buffered = io::BufWriter::with_capacity(1 << 20, &mut to);
+    let mut buffered = io::BufWriter::with_capacity(BUFFER_BYTES, &mut to);
     let saved = vm.save(&mut buffered).and_then(|()| buffered.flush());
     // What is left of a state that failed must not be written when the buffer goes.
     drop(buffered.into_parts());

@@ -148,6 +148,9 @@ fn an_argument_that_begins_with_snapshot_is_options_from_2_0_on() {
     assert_eq!(parse("4.2", "2").unwrap(), word("2"));
     assert_eq!(parse("4.2", "snapshot").unwrap(), word("snapshot"));
     assert_eq!(errno(parse("4.2", "snapshot.x=1")), e::EINVAL);
-    assert_eq!(errno(parse("4.2", "snapshot.id")), e::EINVAL);
+    assert_eq!(
+        parse("4.2", "snapshot.id").unwrap(),
+        options(Some("on"), None)
+    );
     assert_eq!(errno(parse("4.2", "snapshot.id=1,bogus=2")), e::EINVAL);
 }
