@@ -101,7 +101,7 @@ fn line(columns: &[Column], cells: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-fn header(flags: &Flags) -> Vec<u8> {
+pub(super) fn header(flags: &Flags) -> Vec<u8> {
     let (size, clock): (&[u8], &[u8]) = if flags.list_layout < Layout::L9_0 {
         (b"VM SIZE", b"VM CLOCK")
     } else {
@@ -111,7 +111,7 @@ fn header(flags: &Flags) -> Vec<u8> {
     line(&columns(flags.list_layout, true), &cells)
 }
 
-fn row(flags: &Flags, sn: &QemuSnapshotInfo, offset: UtcOffset<'_>) -> Vec<u8> {
+pub(super) fn row(flags: &Flags, sn: &QemuSnapshotInfo, offset: UtcOffset<'_>) -> Vec<u8> {
     let layout = flags.list_layout;
     let size = if layout < Layout::L4_1 {
         size_1_0(sn.vm_state_size)

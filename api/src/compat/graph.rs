@@ -154,6 +154,8 @@ pub struct Node {
     pub inactive: bool,
     /// The tray has a medium.
     pub inserted: bool,
+    /// It was opened as a temporary snapshot (`-snapshot`).
+    pub temporary: bool,
     /// The monitor made it (`-blockdev`), so that the group functions see it also without a backend.
     pub monitor_owned: bool,
     /// Its dirty bitmaps.
@@ -178,6 +180,7 @@ impl Node {
             read_only: false,
             inactive: false,
             inserted: true,
+            temporary: false,
             monitor_owned: true,
             bitmaps: Vec::new(),
             children: Vec::new(),
@@ -219,6 +222,8 @@ pub struct Graph {
     nodes: Vec<Option<Node>>,
     backends: Vec<Backend>,
     reports: Vec<Vec<u8>>,
+    /// What `bdrv_snapshots` found first.
+    pub(super) vmstate_node: Option<NodeId>,
 }
 
 impl Graph {

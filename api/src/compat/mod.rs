@@ -52,6 +52,7 @@ mod list;
 mod load_tmp;
 pub mod memory;
 pub mod monitor;
+mod old;
 mod options;
 pub mod qcow2;
 mod release;
@@ -76,6 +77,7 @@ pub use graph::{Graph, Node, NodeId, goto_blockers};
 pub use info::{ICOUNT_NONE, IdStr, NameStr, QemuSnapshotInfo, Text};
 pub use list::bdrv_snapshot_list;
 pub use load_tmp::{bdrv_snapshot_load_tmp, bdrv_snapshot_load_tmp_by_id_or_name};
+pub use old::{bdrv_is_snapshot, bdrv_snapshot_dump, bdrv_snapshots};
 pub use options::{
     SNAPSHOT_OPT_BASE, SNAPSHOT_OPT_ID, SNAPSHOT_OPT_NAME, SnapshotArgument,
     parse_snapshot_argument,

@@ -227,6 +227,7 @@ pub enum ImgText {
 #[expect(missing_docs, reason = "the table says it, in words and by release")]
 #[expect(clippy::struct_excessive_bools, reason = "each is an axis of its own")]
 pub struct Flags {
+    pub block_h: bool,
     pub group_api: bool,
     pub group_result: GroupResult,
     pub group_devices_param: bool,
@@ -288,6 +289,7 @@ impl Flags {
 
 /// Overwritten field by field from the table; a test sees that no axis leaves 1.0 out.
 const BLANK: Flags = Flags {
+    block_h: false,
     group_api: false,
     group_result: GroupResult::FirstBad,
     group_devices_param: false,

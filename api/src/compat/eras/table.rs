@@ -48,6 +48,10 @@ const fn axis(name: &'static str, about: &'static str, steps: &'static [Step]) -
 /// Every way in which releases differ that a caller of this layer can see, or that an importer or exporter must know.
 #[rustfmt::skip] // A table is read line by line.
 pub const AXES: &[Axis] = &[
+    axis("block_h", "whether the header has bdrv_snapshots, bdrv_is_snapshot and bdrv_snapshot_dump", &[
+        step(1, 0, "yes", |f| f.block_h = true),
+        step(1, 6, "no", |f| f.block_h = false),
+    ]),
     axis("group_api", "whether bdrv_all_* exist", &[
         step(1, 0, "absent", |f| f.group_api = false),
         step(2, 5, "present", |f| f.group_api = true),

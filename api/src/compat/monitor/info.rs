@@ -23,11 +23,9 @@ pub fn info_snapshots(
     if flags.hmp_partial_lists {
         return Ok(two_kinds(&flags, graph, &chosen, of_vmstate, offset));
     }
-    let others = disks(&flags, graph, &chosen);
-    let everywhere = |s: &QemuSnapshotInfo| {
-        let has = |all: &[QemuSnapshotInfo]| all.iter().any(|o| o.id_str == s.id_str);
-        others.iter().all(|(_, all)| has(all))
-    };
+    // By id: what has it for a name counts too, as in any find of these releases.
+    let everywhere =
+        |s: &QemuSnapshotInfo| all_find(&flags, graph, &chosen, s.id_str.as_bytes()).is_ok();
     let common: Vec<QemuSnapshotInfo> = of_vmstate.into_iter().filter(everywhere).collect();
     if common.is_empty() {
         return Ok(NOTHING.to_vec());

@@ -19,6 +19,7 @@ use crate::compat::eras::{Flags, GroupResult};
 use crate::compat::errno;
 use crate::compat::failure::{Failure, QemuError};
 use crate::compat::graph::{Graph, NodeId};
+use crate::compat::old::remembered;
 use crate::compat::release::Release;
 use std::io::{self, Read, Write};
 use stillpoint_store::world::Moment;
@@ -51,7 +52,7 @@ pub trait Vm {
 }
 
 /// Before there were group functions the monitor looped over the same nodes itself.
-fn all_nodes(graph: &Graph) -> Chosen {
+pub(super) fn all_nodes(graph: &Graph) -> Chosen {
     Chosen {
         nodes: graph.roots(),
         filtered: true,
@@ -75,11 +76,16 @@ fn job_nodes(
 /// The node that VM state goes to and comes from.
 fn vmstate_node(
     flags: &Flags,
-    graph: &Graph,
+    graph: &mut Graph,
     chosen: &Chosen,
     name: Option<&str>,
 ) -> Result<NodeId, Failure> {
-    match all_find_vmstate(flags, graph, chosen, name) {
+    let found = if flags.block_h {
+        remembered(flags, graph)
+    } else {
+        all_find_vmstate(flags, graph, chosen, name)
+    };
+    match found {
         Ok(Some(node)) => Ok(node),
         Ok(None) => {
             let text = "No available block device supports snapshots";

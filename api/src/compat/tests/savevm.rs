@@ -8,7 +8,10 @@ use crate::compat::memory::MemoryTable;
 use crate::compat::monitor::{delvm, info_snapshots, savevm, snapshot_delete, snapshot_save};
 use crate::compat::qcow2::Qcow2;
 use crate::compat::release::Release;
-use crate::compat::{QemuSnapshotInfo, bdrv_snapshot_list, errno as e};
+use crate::compat::{
+    QemuSnapshotInfo, bdrv_is_snapshot, bdrv_snapshot_dump, bdrv_snapshot_list, bdrv_snapshots,
+    errno as e, snapshot_list,
+};
 
 fn last(release: Release, graph: &mut Graph, bs: NodeId) -> QemuSnapshotInfo {
     *bdrv_snapshot_list(release, graph, bs)
@@ -325,6 +328,54 @@ fn info_shows_common_and_partial_lists_from_2_7_on() {
             shown(release, &mut graph),
             "There is no snapshot available.\n"
         );
+    }
+}
+
+#[test]
+fn through_1_5_the_node_of_the_vm_state_is_remembered() {
+    for release in Release::all() {
+        let (mut graph, nodes) = drives(vec![qcow2(&[]), qcow2(&[])]);
+        if release >= r("1.6") {
+            assert_eq!(
+                bdrv_snapshots(release, &mut graph).unwrap_err().ret,
+                -e::ENOSYS
+            );
+            continue;
+        }
+        let mut pick = || bdrv_snapshots(release, &mut graph).unwrap();
+        assert_eq!(pick(), Some(nodes[0]));
+        graph.get_mut(nodes[0]).unwrap().read_only = true;
+        let mut pick = || bdrv_snapshots(release, &mut graph).unwrap();
+        assert_eq!(
+            pick(),
+            Some(nodes[0]),
+            "{release}: also where it could not any more"
+        );
+        graph.remove(nodes[0]);
+        let mut pick = || bdrv_snapshots(release, &mut graph).unwrap();
+        assert_eq!(pick(), Some(nodes[1]));
+        graph.get_mut(nodes[1]).unwrap().temporary = true;
+        assert!(bdrv_is_snapshot(release, &graph, nodes[1]).unwrap());
+        assert!(!bdrv_is_snapshot(release, &graph, nodes[0]).unwrap());
+        assert_eq!(bdrv_snapshots(release, &mut Graph::new()).unwrap(), None);
+    }
+}
+
+#[test]
+fn through_1_5_a_line_of_a_list_can_be_had() {
+    for release in Release::all() {
+        let line = |sn| bdrv_snapshot_dump(release, sn, &|_| 0);
+        if release >= r("1.6") {
+            assert!(line(None).is_err(), "{release}");
+            continue;
+        }
+        let sn = QemuSnapshotInfo {
+            id_str: "1".into(),
+            ..QemuSnapshotInfo::named(b"a")
+        };
+        let lines = [line(None).unwrap(), line(Some(&sn)).unwrap(), vec![]].join(&b'\n');
+        let list = snapshot_list(release, &[sn], &|_| 0);
+        assert_eq!(list, [b"Snapshot list:\n", &lines[..]].concat());
     }
 }
 
