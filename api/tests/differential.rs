@@ -16,10 +16,9 @@ use stillpoint_api::compat::{
 };
 use stillpoint_api::store::geometry::Geometry;
 use stillpoint_api::{OpenOptions, System};
-use support::Dice;
+use support::{Dice, rounds};
 
-/// Sequences of steps; `STILL_SEQUENCES` says another number.
-const SEQUENCES: u64 = 12;
+/// In one sequence.
 const STEPS: usize = 30;
 const CLUSTER: u64 = 64 << 10;
 
@@ -211,9 +210,7 @@ fn random_steps_end_as_with_the_real_qemu_img() {
     if !has_programs() {
         return;
     }
-    let asked = std::env::var("STILL_SEQUENCES").ok();
-    let sequences = asked.map_or(SEQUENCES, |n| n.parse().expect("a number"));
-    for seed in 0..sequences {
+    for seed in 0..rounds(12, 42) {
         let mut dice = Dice::new(seed);
         let mut pair = Pair::new();
         let mut done = vec![format!("seed {seed}")];
