@@ -1,6 +1,9 @@
 //! Several processes on one store, every object call of theirs in an order that a seed decides: writers that find each
 //! other's and dying clusters, gcs that drop these, parents deleted while children are made, sessions ended under
 //! writers that go on, answers that get lost, indexes that lie. What was acknowledged restores, whatever the order.
+//!
+//! The store is in memory, where a process can lose its locks and go on; that a folder on the simulated disk answers the
+//! same calls alike is for `object::conformance`, and that crashes in between lose nothing for `crash/hook.rs`.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -123,6 +126,8 @@ enum Known {
 struct Ledger {
     snapshots: BTreeMap<(String, String), (Vec<u8>, Known)>,
     errors: BTreeMap<String, usize>,
+    /// What happened, for the assertion that it did.
+    events: BTreeMap<&'static str, usize>,
 }
 
 /// One process on the store.
@@ -150,6 +155,10 @@ impl Arena {
         let world = SeededWorld::new(self.seed * 100 + label as u64, &format!("actor {label}"));
         let doors = doors(&process.objects, Arc::new(process.index.clone()), world);
         System::with_tuning(doors, Arc::new(self.disk.clone()), self.tuning).unwrap()
+    }
+
+    fn count(&self, event: &'static str, n: u64) {
+        *self.ledger().events.entry(event).or_default() += n as usize;
     }
 
     /// An answer that is no success must be one that a caller can live with.
@@ -291,6 +300,10 @@ fn create(arena: &Arena, system: &System, disks: &[(String, Vec<u8>)], name: &st
         changed: None,
     };
     let made = system.create(&create, &Progress::default());
+    if let Ok(made) = &made {
+        arena.count("made", 1);
+        arena.count("known", made.devices.iter().map(|d| d.counts.known).sum());
+    }
     settle(arena, disks, name, made.map(|_| ()), "create");
 }
 
@@ -397,8 +410,12 @@ fn collect(arena: &Arena, actor: usize, all: bool) {
             all,
             dry_run: false,
         };
-        if let Err(e) = system.store().gc(options, &Progress::default()) {
-            arena.note("gc", &e);
+        match system.store().gc(options, &Progress::default()) {
+            Ok(done) => {
+                arena.count("dropped", done.dead_packs + done.rewritten_packs);
+                arena.count("orphans", done.orphans);
+            }
+            Err(e) => arena.note("gc", &e),
         }
     }
 }
@@ -464,8 +481,9 @@ fn reap(arena: &Arena, actor: usize) {
             1 => victim.index.lie(),
             _ => {}
         }
-        if let Err(e) = system.store().expire_dead() {
-            arena.note("expire", &e);
+        match system.store().expire_dead() {
+            Ok(n) => arena.count("expired", n as u64),
+            Err(e) => arena.note("expire", &e),
         }
     }
 }
@@ -482,7 +500,7 @@ fn act(arena: &Arena, actor: usize, pictures: &[[Picture; 2]]) {
 }
 
 /// One interleaving. Each actor has one thread for everything, so that the seed decides all.
-fn run(seed: u64) -> BTreeMap<String, usize> {
+fn run(seed: u64) -> (BTreeMap<String, usize>, BTreeMap<&'static str, usize>) {
     let (arena, pictures) = set_up(seed);
     std::thread::scope(|scope| {
         let actors: Vec<_> = (0..ACTORS)
@@ -508,8 +526,8 @@ fn run(seed: u64) -> BTreeMap<String, usize> {
         }
     });
     check(&arena);
-
-    arena.ledger().errors.clone()
+    let ledger = arena.ledger();
+    (ledger.errors.clone(), ledger.events.clone())
 }
 
 /// What is there is what the answers said, restores, and still does when gc has taken the rest.
@@ -572,10 +590,24 @@ fn check_snapshots(arena: &Arena, system: &System) {
 #[test]
 fn whatever_the_order_what_was_acknowledged_restores() {
     let errors = Mutex::new(BTreeMap::<String, usize>::new());
-    for_seeds(rounds(400, 5), |seed| {
-        for (what, n) in run(seed) {
+    let events = Mutex::new(BTreeMap::<&str, usize>::new());
+    let seeds = rounds(1000, 3);
+    for_seeds(seeds, |seed| {
+        let (failed, happened) = run(seed);
+        for (what, n) in failed {
             *errors.lock().unwrap().entry(what).or_default() += n;
         }
+        for (what, n) in happened {
+            *events.lock().unwrap().entry(what).or_default() += n;
+        }
     });
-    println!("{:?}", errors.lock().unwrap());
+    let events = events.into_inner().unwrap();
+    println!("{events:?}, {:?}", errors.lock().unwrap());
+    for event in ["made", "known", "dropped", "orphans", "expired"] {
+        let n = events.get(event).copied().unwrap_or_default();
+        assert!(
+            n as u64 >= seeds / 10,
+            "{event} only {n} times in {seeds} runs"
+        );
+    }
 }

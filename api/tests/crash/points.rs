@@ -10,8 +10,8 @@ use stillpoint_api::store::log::Options;
 use stillpoint_api::store::tuning::Tuning;
 
 /// The index after a crash, by turns: kept, wiped, as it was before, and wrong.
-fn index_after(point: u64, before: &MemoryHome, at: &MemoryHome) -> (MemoryHome, &'static str) {
-    match point % 4 {
+fn index_after(turn: u64, before: &MemoryHome, at: &MemoryHome) -> (MemoryHome, &'static str) {
+    match turn % 4 {
         0 => (at.copy(), "kept"),
         1 => {
             let wiped = at.copy();
@@ -33,7 +33,7 @@ fn crash_everywhere(name: &str, limit: u64, tuning: Tuning, before: &[Step], ste
         let (template, from) = prepared(seed(), tuning, before);
         let calls = count(name, &template, &from, steps);
         let mut visited = 0;
-        for k in points(calls, limit) {
+        for (n, k) in (0..).zip(points(calls, limit)) {
             let machine = template.copy();
             machine.disk.crash_at(k);
             let trace = run(&machine, &from, steps);
@@ -44,9 +44,10 @@ fn crash_everywhere(name: &str, limit: u64, tuning: Tuning, before: &[Step], ste
             let Some(allowed) = trace.allowed() else {
                 continue;
             };
-            for mode in CrashMode::ALL {
-                let (index, how) = index_after(k, &template.index, &machine.index);
-                let checked = check(machine.restart(mode, index), &allowed, k);
+            // Each point meets the index in every state, and over the points each mode meets all of them.
+            for (m, mode) in (0..).zip(CrashMode::ALL) {
+                let (index, how) = index_after(n + m, &template.index, &machine.index);
+                let checked = check(machine.restart(mode, index), &allowed, n);
                 let at = trace.failed.first().map(|(step, _)| step);
                 let seed = seed();
                 if let Err(e) = checked {

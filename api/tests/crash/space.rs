@@ -3,7 +3,7 @@
 use crate::bench::{Machine, alone, points, seed, small};
 use crate::check::{check, restore_all, settle};
 use crate::steps::{Expect, Step, history, prepared, run};
-use stillpoint_api::store::disk::sim::Fault;
+use stillpoint_api::store::disk::sim::{CrashMode, Fault};
 use stillpoint_api::store::ops::gc;
 use stillpoint_api::store::progress::Progress;
 use stillpoint_api::{Error, ErrorKind};
@@ -159,6 +159,37 @@ fn whatever_space_is_left_the_store_stays_usable() {
                 }
                 space += 8192;
             }
+        }
+    });
+}
+
+#[test]
+fn a_gc_that_was_killed_leaves_room_for_the_next_on_a_full_disk() {
+    let deletes = [Step::Delete("one", &[]), Step::Delete("two", &["a"])];
+    let before = [&history()[..], &deletes].concat();
+    alone(|| {
+        let (template, from) = prepared(seed(), small(), &before);
+        let collect = [Step::Gc { all: true }];
+        let whole = template.copy();
+        whole.disk.set_space(0);
+        assert!(
+            run(&whole, &from, &collect).failed.is_empty(),
+            "uninterrupted"
+        );
+        let calls = whole.disk.calls();
+        for k in points(calls, 80) {
+            let place = format!("killed at call {k} of {calls}, seed {}", seed());
+            let machine = template.copy();
+            machine.disk.set_space(0);
+            machine.disk.crash_at(k);
+            run(&machine, &from, &collect);
+            let machine = machine.restart(CrashMode::AllUnsynced, machine.index.copy());
+            machine.disk.set_space(0);
+            let trace = run(&machine, &from, &collect);
+            assert!(trace.failed.is_empty(), "{place}: {:?}", trace.failed);
+            machine.disk.set_space(64 << 20);
+            check(machine, std::slice::from_ref(&from), k)
+                .unwrap_or_else(|e| panic!("{place}: {e}"));
         }
     });
 }

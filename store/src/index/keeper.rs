@@ -233,7 +233,12 @@ impl Keeper {
                     filled: AtomicBool::new(false),
                 }
             }
-            Ok(None) => State::Without,
+            Ok(None) => {
+                (self.say)(
+                    "going on without an index, all are in use: what is stored already may be stored again until the next gc",
+                );
+                State::Without
+            }
             Err(e) => {
                 (self.say)(&format!("going on without an index: {e}"));
                 State::Without
