@@ -1,6 +1,8 @@
 //! The compatibility layer against the real `qemu-img` on a real qcow2 image: the same random steps, the same results,
 //! lists and bytes. That program behaves as QEMU 10.0 here.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::ffi::OsStr;

@@ -1,5 +1,7 @@
 //! Snapshots byte for byte: what QEMU could name is stored, chosen by uid, and never guessed at by the native verbs.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::fs;
