@@ -1,7 +1,10 @@
 //! The compatibility layer against the real `qemu-img` on a real qcow2 image: the same random steps, the same results,
 //! lists and bytes. That program behaves as QEMU 10.0 here.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by its panic"
+)]
 
 mod support;
 

@@ -1,6 +1,9 @@
 //! Snapshots byte for byte: what QEMU could name is stored, chosen by uid, and never guessed at by the native verbs.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by its panic"
+)]
 
 mod support;
 
