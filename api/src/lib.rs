@@ -3,6 +3,7 @@
 //! A `System` is a store with its devices. An operation over several devices is one group: its snapshots exist on all of
 //! them or on none.
 
+pub mod compat;
 mod create;
 mod delete;
 mod device;
@@ -10,6 +11,7 @@ mod disk;
 mod goto;
 mod import;
 mod name;
+mod raw;
 mod select;
 mod system;
 mod view;
@@ -20,6 +22,7 @@ pub use disk::{Exported, Output};
 pub use goto::{GotoReport, WentDevice};
 pub use import::Import;
 pub use name::{check_device_name, check_snapshot_name};
+pub use raw::{ChooseRawId, CreateRaw, RawSnapshot};
 pub use select::{Selector, SnapshotRef};
 pub use system::{OpenOptions, System, rescue};
 pub use view::{DeviceView, SnapshotView};
