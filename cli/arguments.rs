@@ -55,7 +55,7 @@ pub enum Command {
     Init(init::Arguments),
     /// Show the whole tour on a copy of an image, or on a made-up disk
     Demo(demo::Arguments),
-    /// Add, list and remove devices
+    /// Add, list and remove devices, change their images
     #[command(subcommand)]
     Device(device::Verb),
     /// Snapshot all attached devices, or some, as one group

@@ -52,14 +52,14 @@ pub struct Devices {
     pub devices: Vec<Device>,
 }
 
-/// `device add` and `device remove`.
+/// `device add`, `attach`, `detach` and `remove`.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceChanged {
     /// Name.
     pub device: String,
-    /// `added` or `removed`.
+    /// `added`, `attached`, `detached` or `removed`.
     pub action: &'static str,
-    /// Path of the image, where one was added.
+    /// Path of the image, where one was given.
     pub image: Option<String>,
 }
 

@@ -184,11 +184,13 @@ impl System {
 }
 
 fn no_head(d: &DeviceState) -> Error {
-    Error::invalid(
-        format!("reading device {:?}", d.name),
-        "its present contents are its image, not in the store",
-    )
-    .hint("name a snapshot as DEVICE@SNAPSHOT, or make one with `still create`")
+    let why = if d.attachment.is_some() {
+        "its present contents are its image, not in the store"
+    } else {
+        "it has no present contents, only snapshots"
+    };
+    Error::invalid(format!("reading device {:?}", d.name), why)
+        .hint("name a snapshot as DEVICE@SNAPSHOT, or make one with `still create`")
 }
 
 /// Devices by name.

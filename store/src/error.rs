@@ -97,6 +97,13 @@ impl Error {
         self
     }
 
+    /// Says whose it is, before all else.
+    #[must_use]
+    pub fn of(mut self, whose: impl fmt::Display) -> Self {
+        self.0.doing = format!("{whose}: {}", self.0.doing).into();
+        self
+    }
+
     /// Names the byte offset.
     #[must_use]
     pub fn offset(mut self, offset: u64) -> Self {
