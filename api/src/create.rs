@@ -1,12 +1,10 @@
 //! Snapshots of one, some or all devices: one group, one entry, all or none.
 
 use crate::name::check_snapshot_name;
+use crate::select::Selector;
 use crate::system::{System, check_unmarked, choose};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use stillpoint_store::catalog::{Catalog, DeviceState};
 use stillpoint_store::format::entry::{Content, Op, SessionKind};
 use stillpoint_store::format::snapshot::SnapshotRecord;
@@ -29,8 +27,11 @@ pub struct Create {
     pub name: Option<String>,
     /// The devices; by default all that are attached.
     pub devices: Vec<String>,
-    /// Byte ranges outside of which the image is trusted to be as at the last snapshot; for one device.
+    /// Byte ranges outside of which the image is trusted to be what its base holds, the snapshot that it comes from: the
+    /// last one made of it or gone to. For one device. Without a base everything is read.
     pub changed: Option<Vec<Range<u64>>>,
+    /// The snapshot that `changed` is relative to: refused where the base holds something else.
+    pub since: Option<String>,
 }
 
 /// A group that was made.
@@ -88,6 +89,9 @@ impl System {
                 "making a snapshot",
                 "a change map is for one device; name it",
             ));
+        }
+        if let Some(since) = &create.since {
+            check_since(&self.store.catalog(), &devices, since)?;
         }
         check_free(
             &self.store.catalog(),
@@ -170,11 +174,14 @@ impl System {
             .collect();
         let inputs: Vec<Input<'_>> = images
             .iter()
-            .map(|(d, image)| Input {
-                file: image.file(),
-                size: image.size(),
-                parent: d.parent.filter(|p| catalog.reachable(&p.root)),
-                changed,
+            .map(|(d, image)| {
+                let parent = d.parent.filter(|p| catalog.reachable(&p.root));
+                Input {
+                    file: image.file(),
+                    size: image.size(),
+                    parent,
+                    changed: changed.filter(|_| self.may_trust_changes(d, parent)),
+                }
             })
             .collect();
         let read = writer.ingest(&inputs, progress);
@@ -186,7 +193,10 @@ impl System {
         let none = || {
             Error::invalid(
                 "making a snapshot",
-                "the device has neither an image nor contents",
+                "a device has neither an image nor contents",
+            )
+            .hint(
+                "`still device attach NAME IMAGE` gives it an image, a goto with --device contents",
             )
         };
         devices
@@ -200,6 +210,18 @@ impl System {
                 (None, None) => Err(none()),
             })
             .collect()
+    }
+
+    /// What a change map leaves out is the base's, and nobody else's: a parent that was guessed will not do.
+    fn may_trust_changes(&self, d: &Locked, parent: Option<Content>) -> bool {
+        let trusted = d.parent_uid.is_some() && parent.is_some();
+        if !trusted {
+            self.store.say(&format!(
+                "the snapshot that {} comes from is gone: everything is read",
+                d.name
+            ));
+        }
+        trusted
     }
 
     /// Opens and locks the images of the devices, in one order everywhere, and only then reads what the log says of them:
@@ -220,8 +242,7 @@ impl System {
                     )
                     .detail("it was added as read-only"));
                 }
-                let path = Path::new(OsStr::from_bytes(&attachment.path));
-                images.insert(d.uid, Image::open(&*self.disk, path, access)?);
+                images.insert(d.uid, self.open_image(&d.name, attachment, access)?);
             }
         }
         let catalog = self.store.refresh()?;
@@ -257,6 +278,34 @@ fn locked(catalog: &Catalog, d: &DeviceState, image: Option<Image>) -> Locked {
         parent: guess.map(|s| s.record.content),
         parent_uid: d.base,
     }
+}
+
+/// Whoever resets a dirty bitmap at a snapshot says which: a map of another one would leave changes out.
+fn check_since(catalog: &Catalog, devices: &[Locked], since: &str) -> Result<()> {
+    let selector = Selector::parse(since)?;
+    for d in devices {
+        let named = selector.get(catalog, crate::select::device(catalog, &d.name)?)?;
+        let base = d.parent_uid.and_then(|uid| catalog.snapshot(&uid));
+        if base.is_some_and(|b| b.record.content == named.record.content) {
+            continue;
+        }
+        let comes_from = base.map_or_else(
+            || "its image comes from no snapshot".to_owned(),
+            |b| {
+                format!(
+                    "its image comes from {:?}",
+                    crate::view::text(&b.record.name)
+                )
+            },
+        );
+        let why = format!(
+            "the changes of device {:?} are not since {selector}: {comes_from}",
+            d.name
+        );
+        return Err(Error::invalid("making a snapshot", why)
+            .hint("leave --changed away: then everything is read"));
+    }
+    Ok(())
 }
 
 /// What the snapshots of a group share.
