@@ -305,8 +305,8 @@ fn names_that_are_not_there_and_names_that_are_taken() {
         .code(1)
         .says("nothing is overwritten");
     home.run(&["device", "remove", "a"])
-        .code(5)
-        .says("has 1 snapshot");
+        .code(1)
+        .says("it has 1 snapshot\n");
     let usage: [&[&str]; 5] = [
         &["goto"],
         &["nonsense"],

@@ -389,7 +389,7 @@ impl Model {
         for arguments in refused {
             self.home
                 .run(arguments)
-                .code(5)
+                .code(1)
                 .says("still goto --finish")
                 .says("still goto --undo");
         }

@@ -64,7 +64,7 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         (&["delete", "never"], 3, "not_found"),
         (&["export", "a@one", "a.raw"], 1, "already_exists"),
         (&["import", "saved", "--device", "j"], 2, "invalid_input"),
-        (&["device", "remove", "a"], 5, "busy"),
+        (&["device", "remove", "a"], 1, "refused"),
     ];
     for (arguments, code, kind) in bad {
         let arguments: Vec<&str> = ["--json"].iter().chain(arguments).copied().collect();

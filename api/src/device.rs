@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use stillpoint_store::catalog::{Catalog, DeviceState};
-use stillpoint_store::disk::{FileKind, OpenMode};
+use stillpoint_store::disk::{FileKind, OpenMode, Stamp};
 use stillpoint_store::format::entry::{Attachment, Op, SessionKind};
 use stillpoint_store::id::Uid;
 use stillpoint_store::image::{Access, Image};
@@ -134,14 +134,22 @@ impl System {
     }
 
     fn inode(&self, attachment: &Attachment) -> Option<(u64, u64)> {
+        self.stamp(attachment).map(|stamp| stamp.inode)
+    }
+
+    /// Bytes of the image now, without a lock; `None` where it cannot be asked.
+    pub(crate) fn image_size(&self, attachment: &Attachment) -> Option<u64> {
+        self.stamp(attachment).map(|stamp| stamp.len)
+    }
+
+    fn stamp(&self, attachment: &Attachment) -> Option<Stamp> {
         let path = image_path(attachment);
-        // Only of what can be opened without waiting for somebody.
-        self.disk
-            .kind(path)
-            .ok()
-            .filter(|kind| *kind == FileKind::File)?;
-        let file = self.disk.open(path, OpenMode::ReadImage).ok()?;
-        Some(file.stamp().ok()?.inode)
+        let kind = self.disk.kind(path).ok()?;
+        // Anything else may make whoever opens it wait.
+        if !matches!(kind, FileKind::File | FileKind::BlockDevice) {
+            return None;
+        }
+        self.disk.open(path, OpenMode::Read).ok()?.stamp().ok()
     }
 
     /// Opens and locks the image that a device stands for; an error names the device and the way out.
@@ -173,17 +181,18 @@ impl System {
                 check_unmarked(&[d])?;
                 let n = catalog.snapshots_of(&d.uid).len();
                 if n > 0 {
-                    return Err(
-                        Error::new(ErrorKind::Busy, format!("removing device {name:?}"))
-                            .detail(format!(
-                                "it has {n} snapshot{}",
-                                if n == 1 { "" } else { "s" }
-                            ))
-                            .hint(
-                                "delete them first with `still delete SNAP --device NAME`; \
+                    return Err(Error::new(
+                        ErrorKind::Refused,
+                        format!("removing device {name:?}"),
+                    )
+                    .detail(format!(
+                        "it has {n} snapshot{}",
+                        if n == 1 { "" } else { "s" }
+                    ))
+                    .hint(
+                        "delete them first with `still delete SNAP --device NAME`; \
                                  `still device detach NAME` lets go of the image alone",
-                            ),
-                    );
+                    ));
                 }
                 Ok(vec![Op::RemoveDevice { uid: d.uid }])
             })

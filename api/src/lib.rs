@@ -22,7 +22,7 @@ pub use import::Import;
 pub use name::{check_device_name, check_snapshot_name};
 pub use select::{Selector, SnapshotRef};
 pub use system::{OpenOptions, System, rescue};
-pub use view::{DeviceView, SnapshotView};
+pub use view::{DeviceView, SnapshotView, text};
 
 pub use stillpoint_store as store;
 pub use stillpoint_store::{Error, ErrorKind, Result};

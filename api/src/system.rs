@@ -103,14 +103,21 @@ impl System {
         let catalog = self.store.refresh()?;
         Ok(sorted(&catalog)
             .into_iter()
-            .map(|d| DeviceView::of(&catalog, d))
+            .map(|d| self.view_of(&catalog, d))
             .collect())
     }
 
     /// One device.
     pub fn device(&self, name: &str) -> Result<DeviceView> {
         let catalog = self.store.refresh()?;
-        Ok(DeviceView::of(&catalog, device(&catalog, name)?))
+        Ok(self.view_of(&catalog, device(&catalog, name)?))
+    }
+
+    fn view_of(&self, catalog: &Catalog, device: &DeviceState) -> DeviceView {
+        let mut view = DeviceView::of(catalog, device);
+        let attachment = device.attachment.as_ref();
+        view.size = view.size.or_else(|| self.image_size(attachment?));
+        view
     }
 
     /// All snapshots, of one device or of all: by device, in the order in which they were made.
@@ -224,16 +231,23 @@ pub(crate) fn check_unmarked(devices: &[&DeviceState]) -> Result<()> {
     match devices.iter().find(|d| d.in_goto.is_some()) {
         None => Ok(()),
         Some(d) => Err(
-            Error::new(ErrorKind::Busy, format!("using device {:?}", d.name))
+            Error::new(ErrorKind::Refused, format!("using device {:?}", d.name))
                 .detail("a goto on it was cut off; its image is partly written")
                 .hint("`still goto --finish` completes it, `still goto --undo` takes it back"),
         ),
     }
 }
 
-/// Saves what can be read of the damaged store in `store` into the folder `out`.
+/// Saves what can be read of the damaged store in `store` into the folder `out`, which is empty or not there yet.
 pub fn rescue(store: &Path, out: &Path, progress: &Progress) -> Result<Rescued> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    // Among other files nobody could tell later what was saved.
+    if !disk.list(out)?.is_empty() {
+        return Err(Error::new(ErrorKind::AlreadyExists, "rescuing to")
+            .at(out.display())
+            .detail("the folder is not empty")
+            .hint("name a folder that is empty or not there yet"));
+    }
     let objects = LocalObjects::open(disk.clone(), store, Reserve::default(), RealWorld.random())?;
     stillpoint_store::ops::rescue::rescue(&objects, &*disk, out, progress)
 }

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Somebody else holds it, or it changed meanwhile; later may work.
     Busy,
+    /// What is there forbids it: something else must be done first, which the hint names. Waiting does not help.
+    Refused,
     /// The caller's input cannot be meant.
     InvalidInput,
     /// A newer format, or something that this version does not do.
