@@ -19,7 +19,8 @@ use std::path::PathBuf;
     after_help = "\
 SNAP is a snapshot's name, name:N or id:N. D@SNAP is that snapshot of device D; D alone is its head.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 no such device or snapshot, 4 corruption found, 5 busy.
+Exit codes: 0 done, 1 failed, 2 usage, 3 no such device or snapshot, 4 corruption found, 5 busy,
+130 stopped by Ctrl-C or SIGTERM.
 
 Example, from nothing to a snapshot of a disk:
   still init

@@ -26,7 +26,7 @@ pub struct Device {
     pub uid: String,
     /// Where its bytes live outside the store; null when nothing is attached.
     pub attachment: Option<Attachment>,
-    /// Size of the head; null before the first snapshot.
+    /// Size of the head, else of the newest snapshot, else of the image; null where nothing can be asked.
     pub size_bytes: Option<u64>,
     /// Number of snapshots.
     pub snapshots: u64,
@@ -216,7 +216,7 @@ pub struct Deleted {
     pub dry_run: bool,
     /// The snapshots.
     pub snapshots: Vec<DeletedSnapshot>,
-    /// What `gc --all` frees now that they are gone; null when it was not computed.
+    /// What `gc --all` would free more than it would anyway; null when it was not a dry run.
     pub reclaimable_bytes: Option<u64>,
 }
 
@@ -335,7 +335,8 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// The snapshots that were asked about.
     pub targets: Vec<TargetStats>,
-    /// What `gc --all` would free if all of these were deleted; null when none were named.
+    /// What `gc --all` would free more than it would anyway if all of these snapshots were deleted; null when none were
+    /// named.
     pub freed_if_deleted_bytes: Option<u64>,
 }
 
@@ -348,8 +349,8 @@ pub struct TargetStats {
     pub size_bytes: u64,
     /// Of these, bytes that are data.
     pub data_bytes: u64,
-    /// What `gc --all` would free if it alone were deleted.
-    pub freed_if_deleted_bytes: u64,
+    /// What `gc --all` would free more than it would anyway if it alone were deleted; null for a head.
+    pub freed_if_deleted_bytes: Option<u64>,
 }
 
 /// `rebuild-index`.
@@ -366,7 +367,7 @@ pub struct Rebuilt {
 /// `rescue`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rescued {
-    /// What was saved, in part or whole.
+    /// What was saved, in part or whole, by device and date.
     pub images: Vec<RescuedImage>,
     /// Parts of the store that could not be read, in words.
     pub unreadable: Vec<String>,
@@ -387,4 +388,6 @@ pub struct RescuedImage {
     pub size_bytes: u64,
     /// Bytes that could not be found and are zeros in the image.
     pub missing_bytes: u64,
+    /// The log, as far as it can be read, does not list it: it was deleted, or the entry that made it is lost.
+    pub unlisted: bool,
 }

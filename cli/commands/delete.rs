@@ -80,7 +80,7 @@ impl Report for Deleted {
         };
         let frees = self
             .reclaimable_bytes
-            .map(|n| format!(", gc --all frees {}", units::size(n)));
+            .map(|n| format!(", gc --all would then free {} more", units::size(n)));
         format!(
             "{}{lead} {what}{}\n",
             table.text(),
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(
             deleted.text(),
             "DEVICE  ID  NAME\nweb1     1  monday\n\
-             would delete 1 snapshot, gc --all frees 1.0 MiB\n"
+             would delete 1 snapshot, gc --all would then free 1.0 MiB more\n"
         );
         assert!(deleted.is_answer());
         deleted.dry_run = false;
