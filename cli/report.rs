@@ -136,7 +136,7 @@ pub struct Found {
     pub snapshot: String,
     /// Where it is.
     pub copies: Vec<Snapshot>,
-    /// Devices that do not have it; goto of all devices would be refused.
+    /// Attached devices that do not have it: goto without --device is refused.
     pub missing_on: Vec<String>,
 }
 
@@ -216,6 +216,9 @@ pub struct Deleted {
     pub dry_run: bool,
     /// The snapshots.
     pub snapshots: Vec<DeletedSnapshot>,
+    /// Devices without any snapshot now whose present contents lie in the store: they keep their bytes until
+    /// `device remove`.
+    pub kept_by_heads: Vec<String>,
     /// What `gc --all` would free more than it would anyway; null when it was not a dry run.
     pub reclaimable_bytes: Option<u64>,
 }
@@ -268,7 +271,7 @@ pub struct Verified {
 /// Stored bytes that are not what was stored.
 #[derive(Debug, Clone, Serialize)]
 pub struct Damage {
-    /// Where they lie in the store.
+    /// Where they lie in the store, or `D@SNAP` or `D` where no copy is left that could be pointed at.
     pub place: String,
     /// Byte offset in it, where known.
     pub offset: Option<u64>,

@@ -35,7 +35,7 @@ fn write(home: &Home, at: u64) {
 
 /// A map as QEMU prints one: what changed is what has no data.
 fn map(home: &Home, changed: &[(u64, u64)]) {
-    let extent = |start: u64, length: u64, data: bool| json!({"start": start, "length": length, "depth": 0, "present": data, "zero": false, "data": data});
+    let extent = |start: u64, length: u64, data: bool| json!({"start": start, "length": length, "zero": false, "data": data});
     let (mut at, mut all) = (0, Vec::new());
     for (start, length) in changed {
         all.push(extent(at, start - at, true));

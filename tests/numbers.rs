@@ -11,7 +11,9 @@ fn image(home: &Home, name: &str, seed: u64) {
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 #[test]
@@ -100,4 +102,71 @@ fn snapshots_of_one_operation_show_one_group() {
     assert_eq!(groups[0], "GROUP");
     assert_eq!((groups[1], groups[2]), (groups[3], groups[4]));
     assert_ne!(groups[1], groups[2]);
+}
+
+#[test]
+fn a_head_that_keeps_what_was_deleted_is_named() {
+    let home = Home::new();
+    image(&home, "a.raw", 1);
+    home.ok(&["device", "add", "a", "a.raw"]);
+    home.ok(&["import", "a.raw", "--device", "i", "--name", "x"]);
+    home.ok(&["create", "y"]);
+    // goto of all that is attached is not refused for one that is not.
+    assert_eq!(
+        home.json(&["find", "y"])["missing_on"],
+        serde_json::json!([])
+    );
+    let found = home.json(&["find", "x"]);
+    assert_eq!(found["missing_on"], serde_json::json!(["a"]));
+    let deleted = home.json(&["delete", "x"]);
+    assert_eq!(deleted["kept_by_heads"], serde_json::json!(["i"]));
+    assert_eq!(
+        home.json(&["delete", "y"])["kept_by_heads"],
+        serde_json::json!([])
+    );
+    home.ok(&["device", "remove", "i"]);
+}
+
+#[test]
+fn hints_fit_what_is_in_the_way() {
+    let home = Home::new();
+    image(&home, "a.raw", 1);
+    home.ok(&["import", "a.raw", "--device", "i", "--name", "x"]);
+    fs::create_dir(home.path("folder")).expect("a new folder");
+    for (file, code, words) in [
+        ("folder", 2, "name a new file in it"),
+        ("/dev/null", 2, "standard output"),
+        ("nodir/x", 1, "make the folder first"),
+    ] {
+        let ran = home.run(&["export", "i@x", file]).code(code).says(words);
+        assert!(!ran.err.contains("still-part"), "{}", ran.story());
+    }
+    home.run(&["import", "a.raw", "--device", "j", "--snapshots", "foo,all"])
+        .code(3)
+        .says("foo");
+}
+
+#[test]
+fn arguments_that_are_no_text_are_usage_or_a_path() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let home = Home::new();
+    let odd = OsStr::from_bytes(b"a\xff.raw");
+    fs::write(home.path("a.raw"), Dice::new(1).bytes(4096)).expect("a small file");
+    fs::rename(home.path("a.raw"), home.path("").join(odd)).expect("any bytes will do");
+    support::run(home.command(&["create"]).arg(odd)).code(2);
+    support::run(home.command(&["device", "add", "a"]).arg(odd)).code(0);
+    home.ok(&["create", "one"]);
+    home.ok(&["verify"]);
+}
+
+#[test]
+fn the_demo_runs_to_its_end() {
+    let home = Home::empty();
+    image(&home, "a.raw", 1);
+    let tour = home.json(&["demo", "a.raw"]);
+    let steps = tour["steps"].as_array().expect("an array");
+    let last = steps.last().expect("it has steps");
+    assert_eq!(last["command"], "still stats");
+    assert_eq!(last["report"]["snapshots"], 2);
 }

@@ -14,7 +14,7 @@ mod select;
 mod system;
 mod view;
 
-pub use create::{Create, Created, CreatedDevice};
+pub use create::{Create, Created, CreatedDevice, civil};
 pub use delete::{Deleted, DeletedSnapshot};
 pub use disk::{Exported, Output};
 pub use goto::{GotoReport, WentDevice};

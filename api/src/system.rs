@@ -4,7 +4,7 @@ use crate::select::{Selector, SnapshotRef, device};
 use crate::view::{DeviceView, SnapshotView};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use stillpoint_store::catalog::{Catalog, DeviceState};
+use stillpoint_store::catalog::{Catalog, DeviceState, SnapshotState};
 use stillpoint_store::disk::Disk;
 use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::format::entry::Content;
@@ -137,15 +137,10 @@ impl System {
     pub fn find(&self, snapshot: &str, devices: &[String]) -> Result<Vec<SnapshotView>> {
         let selector = Selector::parse(snapshot)?;
         let catalog = self.store.refresh()?;
-        let mut found = Vec::new();
-        for d in choose(&catalog, devices, |_| true)? {
-            let one = if devices.is_empty() {
-                selector.find(&catalog, d)?
-            } else {
-                Some(selector.get(&catalog, d)?)
-            };
-            found.extend(one.map(|s| SnapshotView::of(&catalog, s)));
-        }
+        let found: Vec<SnapshotView> = choose_snapshots(&catalog, &selector, devices)?
+            .into_iter()
+            .map(|(_, s)| SnapshotView::of(&catalog, s))
+            .collect();
         if found.is_empty() {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -224,6 +219,24 @@ pub(crate) fn choose<'c>(
         }
     }
     Ok(chosen)
+}
+
+/// The snapshot on each of the named devices, which must all have it, or on every device that has it.
+pub(crate) fn choose_snapshots<'c>(
+    catalog: &'c Catalog,
+    selector: &Selector,
+    devices: &[String],
+) -> Result<Vec<(&'c DeviceState, &'c SnapshotState)>> {
+    let mut found = Vec::new();
+    for d in choose(catalog, devices, |_| true)? {
+        let one = if devices.is_empty() {
+            selector.find(catalog, d)?
+        } else {
+            Some(selector.get(catalog, d)?)
+        };
+        found.extend(one.map(|s| (d, s)));
+    }
+    Ok(found)
 }
 
 /// A device that a goto was cut off on is good for nothing but finishing or undoing that.

@@ -500,7 +500,10 @@ impl Bench {
         match self.dice.below(5) {
             0 => {
                 self.index.set_fault(Fault::None);
-                self.system.store().rebuild_index().unwrap();
+                self.system
+                    .store()
+                    .rebuild_index(&Progress::default())
+                    .unwrap();
                 "rebuild index".into()
             }
             1 => {
