@@ -144,7 +144,14 @@ impl System {
                 )
                 .detail("it has no image any more")
             })?;
-            images.push(self.open_image(&d.name, attachment, Access::Write)?);
+            let image = self.open_image(&d.name, attachment, Access::Write);
+            images.push(image.map_err(|e| match e.kind() {
+                // A marked device keeps its attachment: both ends of the goto are of that image.
+                ErrorKind::NotFound => {
+                    e.hint("bring the image back to that path, then finish or undo the goto")
+                }
+                _ => e,
+            })?);
         }
         Ok(images)
     }
