@@ -408,7 +408,8 @@ pub(crate) fn name_of(moment: Moment) -> String {
     format!("{year:04}{month:02}{day:02}-{h:02}{m:02}{s:02}")
 }
 
-/// Year, month and day of a day counted from 1970, in the Gregorian calendar. Years begin in March here, so that the leap day is a year's last.
+/// Year, month and day of a day counted from 1970, in the Gregorian calendar.
+/// Years begin in March here, so that the leap day is a year's last.
 pub fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468; // from 0000-03-01
     let era = days / 146_097; // 400 years
