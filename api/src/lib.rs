@@ -13,6 +13,7 @@ mod name;
 mod select;
 mod system;
 mod view;
+mod vm_state;
 
 pub use create::{Create, Created, CreatedDevice};
 pub use delete::{Deleted, DeletedSnapshot};
@@ -23,6 +24,7 @@ pub use name::{check_device_name, check_snapshot_name};
 pub use select::{Selector, SnapshotRef};
 pub use system::{OpenOptions, System, rescue};
 pub use view::{DeviceView, SnapshotView};
+pub use vm_state::{Part, VmBytes, VmState};
 
 pub use stillpoint_store as store;
 pub use stillpoint_store::{Error, ErrorKind, Result};

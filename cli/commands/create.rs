@@ -51,6 +51,7 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
         name: arguments.name.clone(),
         devices: arguments.devices.clone(),
         changed: changed.map(ranges),
+        ..Create::default()
     };
     let made = context.open()?.create(&create, &context.progress)?;
     if made.devices.iter().any(|d| d.counts.audit_failed) && !context.quiet {
