@@ -1,17 +1,12 @@
-//! VM state: taken in with a snapshot through the same clusters as its disk, and read back.
+//! VM state on its way into a snapshot, through the same clusters as its disk.
 
 use crate::create::Locked;
-use crate::select::SnapshotRef;
 use crate::system::System;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 use stillpoint_store::disk::DiskFile;
 use stillpoint_store::disk::real::RealDisk;
-use stillpoint_store::format::entry::Content;
-use stillpoint_store::format::snapshot::SnapshotRecord;
-use stillpoint_store::id::Uid;
 use stillpoint_store::image::{Access, Image};
-use stillpoint_store::progress::Progress;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// VM state to store with a group, on one of its devices.
@@ -29,16 +24,6 @@ pub enum VmBytes<'a> {
     /// A stream of any length but none. It is kept in an unnamed temporary file (`TMPDIR`) until the snapshot is made, since
     /// an operation that met a gc reads again.
     Stream(&'a mut dyn Read),
-}
-
-/// What of a snapshot is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Part {
-    /// The disk.
-    #[default]
-    Disk,
-    /// The saved VM state.
-    VmState,
 }
 
 /// VM state that is ready to be read, as often as need be.
@@ -97,70 +82,4 @@ pub(crate) fn chosen(devices: &[Locked], name: Option<&str>) -> Result<usize> {
             .detail(why)
             .hint("name one of the devices that snapshots are made of")
     })
-}
-
-impl System {
-    /// The contents that a reference means. `NotFound` for the VM state of a snapshot without any.
-    pub fn content_of(&self, reference: &str, part: Part) -> Result<Content> {
-        if part == Part::Disk {
-            return self.resolve(reference).map(|(content, _)| content);
-        }
-        let parsed = SnapshotRef::parse(reference)?;
-        let catalog = self.store.refresh()?;
-        let device = crate::select::device(&catalog, &parsed.device)?;
-        let selector = parsed.snapshot.ok_or_else(|| {
-            Error::invalid(
-                "reading VM state",
-                format!("{reference:?} names no snapshot"),
-            )
-            .hint("name one, as in DEVICE@SNAPSHOT")
-        })?;
-        part_of(&selector.get(&catalog, device)?.record, part)
-    }
-
-    /// The same of a snapshot known by its uid.
-    pub fn content_of_uid(&self, uid: Uid, part: Part) -> Result<Content> {
-        let catalog = self.store.refresh()?;
-        let snapshot = catalog.snapshot(&uid).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("looking for snapshot {uid}"))
-                .detail("there is none of that uid, or it was deleted")
-        })?;
-        part_of(&snapshot.record, part)
-    }
-
-    /// Streams the VM state of a snapshot, verified, and returns what it is.
-    pub fn read_vm_state(
-        &self,
-        reference: &str,
-        out: &mut dyn Write,
-        progress: &Progress,
-    ) -> Result<Content> {
-        let content = self.content_of(reference, Part::VmState)?;
-        self.store.restore_stream(content, out, progress)?;
-        Ok(content)
-    }
-
-    /// The same of a snapshot known by its uid.
-    pub fn read_vm_state_of(
-        &self,
-        uid: Uid,
-        out: &mut dyn Write,
-        progress: &Progress,
-    ) -> Result<Content> {
-        let content = self.content_of_uid(uid, Part::VmState)?;
-        self.store.restore_stream(content, out, progress)?;
-        Ok(content)
-    }
-}
-
-fn part_of(record: &SnapshotRecord, part: Part) -> Result<Content> {
-    match part {
-        Part::Disk => Ok(record.content),
-        Part::VmState => record.vm_state.ok_or_else(|| {
-            let name = crate::view::text(&record.name);
-            Error::new(ErrorKind::NotFound, "reading VM state")
-                .detail(format!("snapshot {name:?} has none on this device"))
-                .hint("`still list` shows where VM state is: one device of a group has it")
-        }),
-    }
 }
