@@ -3,6 +3,7 @@
 //! A `System` is a store with its devices. An operation over several devices is one group: its snapshots exist on all of
 //! them or on none.
 
+mod all;
 mod create;
 mod delete;
 mod device;
