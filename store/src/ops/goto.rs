@@ -371,9 +371,10 @@ impl Store {
         let nodes = self.nodes()?;
         let (undo, target) = (device.undo.size, device.target.size);
         // A last cluster that is not whole is told apart only where both disks end in it at the same byte.
-        let common = match undo == target {
-            true => undo.div_ceil(size),
-            false => undo.min(target) / size,
+        let common = if undo == target {
+            undo.div_ceil(size)
+        } else {
+            undo.min(target) / size
         };
         let step = COMPARE_BYTES / size;
         Progress::add(&progress.bytes_total, common * size);
