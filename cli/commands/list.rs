@@ -64,30 +64,31 @@ pub fn table(snapshots: &[Snapshot]) -> String {
             size,
         ]
     };
-    if snapshots
-        .iter()
-        .all(|s| s.vm_state_bytes == 0 && s.vm_clock_nsec == 0)
-    {
-        let mut table = Table::new(&common);
-        for s in snapshots {
-            table.row(&cells(s));
-        }
-        return table.text();
+    let has_vm = |s: &Snapshot| s.vm_state_bytes > 0 || s.vm_clock_nsec > 0;
+    let (vm, icount) = (
+        snapshots.iter().any(has_vm),
+        snapshots.iter().any(|s| s.icount.is_some()),
+    );
+    let mut columns = common.to_vec();
+    if vm {
+        columns.extend([("VM STATE", Align::Right), ("VM CLOCK", Align::Right)]);
     }
-    let vm = [("VM STATE", Align::Right), ("VM CLOCK", Align::Right)];
-    let mut table = Table::new(&[&common[..], &vm[..]].concat());
+    if icount {
+        columns.push(("ICOUNT", Align::Right));
+    }
+    let mut table = Table::new(&columns);
     for s in snapshots {
-        let [device, id, name, date, size] = cells(s);
-        let state = units::size(s.vm_state_bytes);
-        table.row(&[
-            device,
-            id,
-            name,
-            date,
-            size,
-            state,
-            time::vm_clock(s.vm_clock_nsec),
-        ]);
+        let mut row = cells(s).to_vec();
+        if vm {
+            row.extend([
+                units::size(s.vm_state_bytes),
+                time::vm_clock(s.vm_clock_nsec),
+            ]);
+        }
+        if icount {
+            row.push(s.icount.map_or("-".into(), units::count));
+        }
+        table.row(&row);
     }
     table.text()
 }
@@ -136,6 +137,18 @@ pub mod tests {
         let text = table(&[sample("a"), saved]);
         assert!(text.contains("VM CLOCK"), "{text}");
         assert!(text.contains("1.0 MiB  00:01:01.000"), "{text}");
+    }
+
+    #[test]
+    fn instructions_stand_where_a_vm_counted_them() {
+        let mut counted = sample("b");
+        counted.icount = Some(77);
+        let text = table(&[sample("a"), counted]);
+        assert!(
+            text.contains("ICOUNT") && !text.contains("VM CLOCK"),
+            "{text}"
+        );
+        assert!(text.ends_with("  77\n") && text.contains("  -\n"), "{text}");
     }
 
     #[test]

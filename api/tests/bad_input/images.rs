@@ -17,6 +17,7 @@ fn takes(bench: &Bench, system: &System, image: &Path) {
         name: Some("s".into()),
         devices: vec![device.into()],
         changed: None,
+        ..Create::default()
     };
     system.create(&one, &Progress::default()).unwrap();
     let out = bench.path("out.raw");
@@ -231,6 +232,7 @@ fn an_image_is_attached_once() {
         name: Some("s".into()),
         devices: vec!["e".into()],
         changed: None,
+        ..Create::default()
     };
     system.create(&one, &Progress::default()).unwrap();
     let went = system.goto("s", &["e".into()], &Progress::default());
