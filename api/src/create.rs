@@ -138,7 +138,7 @@ impl System {
         let vm = match vm_state {
             None => None,
             Some(VmState { device, bytes }) => Some(Saved {
-                device: chosen(&devices, device)?,
+                device: chosen(&devices, device.as_deref())?,
                 source: Source::open(self, bytes)?,
             }),
         };

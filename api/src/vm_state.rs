@@ -12,7 +12,7 @@ use stillpoint_store::{Error, ErrorKind, Result};
 /// VM state to store with a group, on one of its devices.
 pub struct VmState<'a> {
     /// The device that gets it, one of the group; by default the one that `all_find_vmstate` names.
-    pub device: Option<&'a str>,
+    pub device: Option<String>,
     /// Its bytes.
     pub bytes: VmBytes<'a>,
 }

@@ -76,7 +76,7 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
     };
     let mut stdin = std::io::stdin().lock();
     let vm_state = arguments.vm_state.as_deref().map(|file| VmState {
-        device: arguments.vm_device.as_deref(),
+        device: arguments.vm_device.clone(),
         bytes: if file == Path::new("-") {
             VmBytes::Stream(&mut stdin)
         } else {
