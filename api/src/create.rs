@@ -107,6 +107,34 @@ impl System {
     }
 
     /// The same with VM state, which goes to one device of the group and into the same entry.
+    ///
+    /// ```
+    /// use stillpoint_api::{Create, OpenOptions, System, VmBytes, VmState};
+    /// # use stillpoint_api::store::geometry::Geometry;
+    /// # use stillpoint_api::store::progress::Progress;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (store, image) = (folder.path().join("store"), folder.path().join("web1.raw"));
+    /// # std::fs::write(&image, vec![1; 100_000])?;
+    /// # System::init(&store, Geometry::DEFAULT)?;
+    /// # let system = System::open(&store, OpenOptions::default())?;
+    /// # let progress = Progress::default();
+    /// # system.device_add("web1", &image, "raw", false)?;
+    /// # let monday = Create { name: Some("monday".into()), ..Create::default() };
+    /// let mut ram: &[u8] = &[7; 50_000]; // a pipe from the hypervisor, as a rule
+    /// let vm_state = VmState {
+    ///     device: None,
+    ///     bytes: VmBytes::Stream(&mut ram),
+    /// };
+    /// let made = system.create_with(&monday, Some(vm_state), &progress)?;
+    /// assert_eq!(made.devices[0].vm_state.map(|vm| vm.content.size), Some(50_000));
+    ///
+    /// let mut back = Vec::new();
+    /// system.read_vm_state("web1@monday", &mut back, &progress)?;
+    /// assert_eq!(back, [7; 50_000]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn create_with(
         &self,
         create: &Create,

@@ -72,7 +72,11 @@ impl System {
         self.goto_images(&locked, &targets, progress)
     }
 
-    fn goto_heads(&self, devices: &[Locked], targets: &[&SnapshotState]) -> Result<GotoReport> {
+    pub(crate) fn goto_heads(
+        &self,
+        devices: &[Locked],
+        targets: &[&SnapshotState],
+    ) -> Result<GotoReport> {
         let put = |(d, t): (&Locked, &&SnapshotState)| Op::PutHead {
             uid: d.uid,
             head: Some(t.record.content),
@@ -93,7 +97,7 @@ impl System {
         })
     }
 
-    fn goto_images(
+    pub(crate) fn goto_images(
         &self,
         devices: &[Locked],
         targets: &[&SnapshotState],

@@ -27,6 +27,34 @@ pub enum Part {
 impl System {
     /// A view of a snapshot, or of the present contents of a device without an image: bytes at any position, from many
     /// threads, while the device's image is not touched. gc leaves alone what it shows while it lives.
+    ///
+    /// ```
+    /// use stillpoint_api::{Create, OpenOptions, Part, System};
+    /// # use stillpoint_api::store::geometry::Geometry;
+    /// # use stillpoint_api::store::progress::Progress;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (store, image) = (folder.path().join("store"), folder.path().join("web1.raw"));
+    /// # std::fs::write(&image, vec![1; 100_000])?;
+    /// # System::init(&store, Geometry::DEFAULT)?;
+    /// # let system = System::open(&store, OpenOptions::default())?;
+    /// # let progress = Progress::default();
+    /// # system.device_add("web1", &image, "raw", false)?;
+    /// # let monday = Create { name: Some("monday".into()), ..Create::default() };
+    /// system.create(&monday, &progress)?;
+    /// std::fs::remove_file(&image)?; // nobody needs it for this
+    ///
+    /// let view = system.view("web1@monday", Part::Disk)?;
+    /// let mut tail = [0; 8];
+    /// assert_eq!(view.read_at(99_995, &mut tail)?, 5);
+    /// assert_eq!(tail, [1, 1, 1, 1, 1, 0, 0, 0]);
+    /// for extent in view.extents(0, u64::MAX)? {
+    ///     let extent = extent?;
+    ///     println!("{} bytes of {:?} at {}", extent.length, extent.kind, extent.start);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn view(&self, reference: &str, part: Part) -> Result<View<'_>> {
         let content = self.content_of(reference, part)?;
         self.store.view(content, VIEW_CACHE_BYTES)

@@ -4,6 +4,7 @@ pub mod diff;
 pub mod gc;
 pub mod goto;
 pub mod ingest;
+pub mod read;
 pub mod rebuild;
 pub mod rescue;
 pub mod restore;
