@@ -17,7 +17,7 @@ use std::path::PathBuf;
     version,
     max_term_width = 100,
     after_help = "\
-SNAP is a snapshot's name, name:N or id:N. D@SNAP is that snapshot of device D; D alone is its head.
+SNAP is a snapshot's name, name:N, id:N or id:N,name:N. D@SNAP is that snapshot of device D; D alone is its head.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 no such device or snapshot, 4 corruption found, 5 busy,
 130 stopped by Ctrl-C or SIGTERM.

@@ -93,6 +93,19 @@ pub struct CreatedSnapshot {
     pub new_bytes: u64,
     /// Bytes that these take in packs, compressed.
     pub stored_bytes: u64,
+    /// Its VM state; null on devices of the group that have none.
+    pub vm_state: Option<CreatedVmState>,
+}
+
+/// VM state that `create` stored.
+#[derive(Debug, Clone, Serialize)]
+pub struct CreatedVmState {
+    /// Its size.
+    pub size_bytes: u64,
+    /// Of it, bytes that the store did not have.
+    pub new_bytes: u64,
+    /// Bytes that these take in packs, compressed.
+    pub stored_bytes: u64,
 }
 
 /// A snapshot.
@@ -239,6 +252,8 @@ pub struct DeletedSnapshot {
 pub struct Exported {
     /// Device or snapshot.
     pub target: String,
+    /// `disk` or `vm_state`.
+    pub part: &'static str,
     /// File that was written.
     pub file: String,
     /// Its format.
@@ -286,6 +301,8 @@ pub struct Damage {
 pub struct Touched {
     /// `D@SNAP`, or `D` for a head.
     pub target: String,
+    /// `disk` or `vm_state`.
+    pub part: &'static str,
     /// First byte.
     pub start: u64,
     /// Bytes.
@@ -385,6 +402,8 @@ pub struct RescuedImage {
     pub device: String,
     /// Name of the snapshot.
     pub snapshot: String,
+    /// `disk` or `vm_state`.
+    pub part: &'static str,
     /// The image written.
     pub file: String,
     /// Size of the disk.

@@ -1,7 +1,7 @@
 //! From what the engine says to what the verbs report.
 
 use crate::output::time::Time;
-use crate::report::{Attachment, Created, CreatedSnapshot, Device, Snapshot};
+use crate::report::{Attachment, Created, CreatedSnapshot, CreatedVmState, Device, Snapshot};
 use std::time::Instant;
 use stillpoint_api::{CreatedDevice, DeviceView, SnapshotView};
 
@@ -61,5 +61,10 @@ fn created_snapshot(made: &CreatedDevice) -> CreatedSnapshot {
         read_bytes: made.counts.read,
         new_bytes: made.counts.new,
         stored_bytes: made.counts.stored,
+        vm_state: made.vm_state.map(|vm| CreatedVmState {
+            size_bytes: vm.content.size,
+            new_bytes: vm.counts.new,
+            stored_bytes: vm.counts.stored,
+        }),
     }
 }

@@ -35,6 +35,15 @@ impl System {
         progress: &Progress,
     ) -> Result<Exported> {
         let content = self.resolve(reference)?.0;
+        self.export_content(content, output, progress)
+    }
+
+    pub(crate) fn export_content(
+        &self,
+        content: Content,
+        output: Output<'_>,
+        progress: &Progress,
+    ) -> Result<Exported> {
         match output {
             Output::Stream(out) => self.store.restore_stream(content, out, progress)?,
             Output::File(path) => match self.disk.kind(path) {

@@ -103,17 +103,17 @@ impl System {
         let catalog = self.store.refresh()?;
         Ok(sorted(&catalog)
             .into_iter()
-            .map(|d| self.view_of(&catalog, d))
+            .map(|d| self.described(&catalog, d))
             .collect())
     }
 
     /// One device.
     pub fn device(&self, name: &str) -> Result<DeviceView> {
         let catalog = self.store.refresh()?;
-        Ok(self.view_of(&catalog, device(&catalog, name)?))
+        Ok(self.described(&catalog, device(&catalog, name)?))
     }
 
-    fn view_of(&self, catalog: &Catalog, device: &DeviceState) -> DeviceView {
+    fn described(&self, catalog: &Catalog, device: &DeviceState) -> DeviceView {
         let mut view = DeviceView::of(catalog, device);
         let attachment = device.attachment.as_ref();
         view.size = view.size.or_else(|| self.image_size(attachment?));

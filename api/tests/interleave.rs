@@ -298,7 +298,7 @@ fn create(arena: &Arena, system: &System, disks: &[(String, Vec<u8>)], name: &st
         name: Some(name.into()),
         devices: disks.iter().map(|(device, _)| device.clone()).collect(),
         changed: None,
-        since: None,
+        ..Create::default()
     };
     let made = system.create(&create, &Progress::default());
     if let Ok(made) = &made {

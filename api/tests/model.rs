@@ -277,7 +277,7 @@ impl Bench {
             name: Some(name.clone()),
             devices: named.clone(),
             changed: None,
-            since: None,
+            ..Create::default()
         };
         let done = self.system.create(&create, &Progress::default());
         let chosen = self.chosen(&named, |d| d.image.is_some());

@@ -16,7 +16,7 @@ Deleting frees nothing by itself; still gc does.
 Example:
   still delete monday --dry-run")]
 pub struct Arguments {
-    /// Snapshot to delete: name, name:N or id:N
+    /// Snapshot to delete: name, name:N, id:N or id:N,name:N
     #[arg(value_name = "SNAP")]
     snapshot: String,
     /// Only on this device; may be given again

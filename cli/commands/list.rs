@@ -53,9 +53,6 @@ const GROUP_CHARS: usize = 8;
 /// Snapshots as a table; columns of the group and the VM only where there is one.
 pub fn table(snapshots: &[Snapshot]) -> String {
     let grouped = snapshots.iter().any(|s| s.group.is_some());
-    let with_vm = snapshots
-        .iter()
-        .any(|s| s.vm_state_bytes > 0 || s.vm_clock_nsec > 0);
     let mut columns = vec![
         ("DEVICE", Align::Left),
         ("ID", Align::Right),
@@ -63,8 +60,16 @@ pub fn table(snapshots: &[Snapshot]) -> String {
         ("DATE (UTC)", Align::Left),
         ("SIZE", Align::Right),
     ];
-    if with_vm {
+    let has_vm = |s: &Snapshot| s.vm_state_bytes > 0 || s.vm_clock_nsec > 0;
+    let (vm, icount) = (
+        snapshots.iter().any(has_vm),
+        snapshots.iter().any(|s| s.icount.is_some()),
+    );
+    if vm {
         columns.extend([("VM STATE", Align::Right), ("VM CLOCK", Align::Right)]);
+    }
+    if icount {
+        columns.push(("ICOUNT", Align::Right));
     }
     if grouped {
         columns.push(("GROUP", Align::Left));
@@ -74,9 +79,12 @@ pub fn table(snapshots: &[Snapshot]) -> String {
         let size = units::size(s.size_bytes);
         let (device, name) = (s.device.clone(), s.name.clone());
         let mut cells = vec![device, s.id.clone(), name, s.date.table(), size];
-        if with_vm {
+        if vm {
             let state = units::size(s.vm_state_bytes);
             cells.extend([state, time::vm_clock(s.vm_clock_nsec)]);
+        }
+        if icount {
+            cells.push(s.icount.map_or("-".into(), units::count));
         }
         if grouped {
             let short = |group: &String| group.chars().take(GROUP_CHARS).collect();
@@ -131,6 +139,18 @@ pub mod tests {
         let text = table(&[sample("a"), saved]);
         assert!(text.contains("VM CLOCK"), "{text}");
         assert!(text.contains("1.0 MiB  00:01:01.000"), "{text}");
+    }
+
+    #[test]
+    fn instructions_stand_where_a_vm_counted_them() {
+        let mut counted = sample("b");
+        counted.icount = Some(77);
+        let text = table(&[sample("a"), counted]);
+        assert!(
+            text.contains("ICOUNT") && !text.contains("VM CLOCK"),
+            "{text}"
+        );
+        assert!(text.ends_with("  77\n") && text.contains("  -\n"), "{text}");
     }
 
     #[test]

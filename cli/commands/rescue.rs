@@ -38,8 +38,9 @@ fn call(folder: &Path, context: &Context) -> Result<Rescued> {
     let image = |saved: &Saved| RescuedImage {
         device: saved.device.clone().unwrap_or_default(),
         snapshot: stillpoint_api::text(&saved.record.name),
+        part: if saved.vm_state { "vm_state" } else { "disk" },
         file: saved.path.display().to_string(),
-        size_bytes: saved.record.content.size,
+        size_bytes: size_of(saved),
         missing_bytes: saved.lost.iter().map(|r| r.end - r.start).sum(),
         unlisted: saved.unlisted,
     };
@@ -53,6 +54,11 @@ fn call(folder: &Path, context: &Context) -> Result<Rescued> {
         unreadable: rescued.damage,
         seconds: since.elapsed().as_secs_f64(),
     })
+}
+
+fn size_of(saved: &Saved) -> u64 {
+    let vm_state = saved.record.vm_state.filter(|_| saved.vm_state);
+    vm_state.unwrap_or(saved.record.content).size
 }
 
 impl Report for Rescued {
@@ -107,6 +113,7 @@ mod tests {
         let image = |missing_bytes| RescuedImage {
             device: "web1".into(),
             snapshot: "monday".into(),
+            part: "disk",
             file: "web1@monday.raw".into(),
             size_bytes: 4096,
             missing_bytes,

@@ -216,7 +216,7 @@ fn an_image_is_attached_once() {
         name: Some("s".into()),
         devices: vec!["e".into()],
         changed: None,
-        since: None,
+        ..Create::default()
     };
     system.create(&one, &Progress::default()).unwrap();
     let went = system.goto("s", &["e".into()], &Progress::default());

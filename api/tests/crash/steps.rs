@@ -61,7 +61,7 @@ impl Step {
                     name: Some(name.into()),
                     devices: names(devices),
                     changed: None,
-                    since: None,
+                    ..Create::default()
                 };
                 system.create(&create, &progress).map(drop)
             }

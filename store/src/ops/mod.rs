@@ -11,3 +11,4 @@ pub mod restore;
 mod sink;
 pub mod stats;
 pub mod verify;
+pub mod view;

@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, Invalid};
 use crate::codec::{EncodedFrame, FrameCodec, encode_frame};
 use crate::content::nodes::Nodes;
 use crate::content::suspects::{Distrusted, Suspects};
-use crate::content::tables::Tables;
+use crate::content::tables::{BLOCKS_MAX, Tables};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Op, PackKind, PackRecord, SessionKind};
 use crate::format::envelope::{self, EnvelopeKind};
@@ -94,7 +94,7 @@ impl<'a> Writer<'a> {
             fresh: HashSet::new(),
             relied: Relied::default(),
             distrusted: suspects.hashes(&*store.objects, &catalog),
-            tables: Tables::new(store.objects.clone(), catalog, suspects),
+            tables: Tables::new(store.objects.clone(), catalog, suspects, BLOCKS_MAX),
             parents: Arc::new(ParentNodes::new(nodes.clone())),
             nodes,
             codec: FrameCodec::new(store.geometry().compression),
