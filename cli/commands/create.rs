@@ -113,7 +113,7 @@ impl Report for Created {
             ("STORED", Align::Right),
         ]);
         let (mut read, mut stored) = (0, 0);
-        let mut vm_states = String::new();
+        let mut vm_states = Vec::new();
         for snapshot in &self.snapshots {
             read += snapshot.read_bytes;
             stored += snapshot.stored_bytes;
@@ -128,21 +128,22 @@ impl Report for Created {
             ]);
             if let Some(vm) = &snapshot.vm_state {
                 stored += vm.stored_bytes;
-                vm_states += &format!(
+                vm_states.push(format!(
                     "VM state on {}: {}, {} new, {} stored\n",
                     escape(&snapshot.device),
                     units::size(vm.size_bytes),
                     units::size(vm.new_bytes),
                     units::size(vm.stored_bytes)
-                );
+                ));
             }
         }
         let name = self.snapshots.first().map_or("", |snapshot| &snapshot.name);
         let devices = units::number_of(self.snapshots.len() as u64, "device");
         let took = units::seconds(self.seconds);
         format!(
-            "{}{vm_states}created {} on {devices} in {took}: {} read, {} stored\n",
+            "{}{}created {} on {devices} in {took}: {} read, {} stored\n",
             table.text(),
+            vm_states.concat(),
             escape(name),
             units::size(read),
             units::size(stored)
