@@ -52,7 +52,7 @@ fn own(folder: &Path) -> Result<PathBuf> {
     let mut text = String::with_capacity(OWN_BYTES + 64);
     while text.len() < OWN_BYTES {
         let word = dice.roll();
-        text += &format!("{:x}{:03} ", word % 5000, word % 97);
+        text.extend([format!("{:x}{:03} ", word % 5000, word % 97)]);
     }
     text.truncate(OWN_BYTES);
     std::fs::write(&image, text)?;

@@ -99,6 +99,7 @@ pub struct CreatedSnapshot {
 
 /// VM state that `create` stored.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "JSON fields name their unit")]
 pub struct CreatedVmState {
     /// Its size.
     pub size_bytes: u64,

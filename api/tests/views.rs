@@ -12,7 +12,7 @@ use stillpoint_api::store::format::entry::PackKind;
 use stillpoint_api::store::index::memory::{Fault, MemoryHome};
 use stillpoint_api::store::object::Objects;
 use stillpoint_api::store::object::memory::MemoryObjects;
-use stillpoint_api::store::ops::diff::ExtentKind;
+use stillpoint_api::store::ops::diff::ExtentKind::{Data, Hole, Zero};
 use stillpoint_api::store::ops::gc;
 use stillpoint_api::store::progress::Progress;
 use stillpoint_api::store::store::Store;
@@ -272,7 +272,6 @@ fn holes_and_zeros_are_told_and_read_without_a_pack_of_clusters() {
         length: (end - start) as u64,
         kind,
     };
-    use ExtentKind::{Data, Hole, Zero};
     let all = [
         extent(0, 40 * C, Hole),
         extent(40 * C, 90 * C, Zero),
