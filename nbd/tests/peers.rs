@@ -442,8 +442,9 @@ fn our_client_gets_on_with_nbd_server() {
     let file = folder.path().join("config");
     fs::write(&file, config).unwrap();
     let mut command = daemon("nbd-server");
-    command.arg("-n").arg("-C").arg(&file);
-    let theirs = Theirs::start(&mut command, socket);
+    let pid = folder.path().join("pid");
+    command.arg("-C").arg(&file).arg("-p").arg(&pid);
+    let theirs = Theirs::detached(&mut command, socket, pid);
     let client = theirs.client(&ClientOptions::default());
     let mode = client.mode();
     exercise(client, "disk", &bytes, mode);

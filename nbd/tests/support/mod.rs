@@ -270,6 +270,8 @@ pub fn story(output: &Output) -> String {
 /// Another program's server; it ends with the value.
 pub struct Theirs {
     child: Child,
+    /// Where it wrote its process id, if it left our child behind.
+    pid: Option<PathBuf>,
     pub socket: PathBuf,
 }
 
@@ -277,7 +279,15 @@ impl Theirs {
     /// Starts it.
     pub fn start(command: &mut Command, socket: PathBuf) -> Self {
         let child = command.spawn().unwrap();
-        Self { child, socket }
+        let pid = None;
+        Self { child, pid, socket }
+    }
+
+    /// Starts one that cannot be kept from going into the background.
+    pub fn detached(command: &mut Command, socket: PathBuf, pid: PathBuf) -> Self {
+        let mut theirs = Self::start(command, socket);
+        theirs.pid = Some(pid);
+        theirs
     }
 
     /// A client, as soon as it listens. Some serve one connection only, so that nothing is tried before.
@@ -301,6 +311,9 @@ fn is_early(error: &std::io::Error) -> bool {
 
 impl Drop for Theirs {
     fn drop(&mut self) {
+        if let Some(pid) = self.pid.take().and_then(|pid| fs::read_to_string(pid).ok()) {
+            let _ = Command::new("kill").arg(pid.trim()).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
