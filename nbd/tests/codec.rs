@@ -1,5 +1,7 @@
 //! The codec: what is written is read again, the bytes are those of the protocol, and no input does harm.
 
+#![allow(clippy::unwrap_used, reason = "tests say what went wrong by the panic")]
+
 use proptest::prelude::*;
 use stillpoint_nbd::codec::{
     BlockSizes, Chunk, ClientHello, ClientOption, Decoded, ExportNameReply, Extent, Info,
@@ -221,7 +223,11 @@ proptest! {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap();
+    let digits = bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    digits.collect()
 }
 
 #[test]
@@ -304,7 +310,7 @@ fn the_bytes_are_those_of_the_protocol() {
                     cookie: 1,
                     error: 5,
                 }
-                .encode(Mode::Simple, o)
+                .encode(Mode::Simple, o);
             }),
             "67446698000000050000000000000001",
         ),
@@ -327,7 +333,7 @@ fn the_bytes_are_those_of_the_protocol() {
         ),
         (
             written(|o| {
-                Chunk::Error(22, "no".to_owned(), None).encode(Mode::Structured, 1, 1, 0, o)
+                Chunk::Error(22, "no".to_owned(), None).encode(Mode::Structured, 1, 1, 0, o);
             }),
             "668e33ef000180010000000000000001000000080000001600026e6f",
         ),

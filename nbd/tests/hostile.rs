@@ -1,5 +1,7 @@
 //! Peers that lie, stall, flood or vanish: they hurt nobody but themselves.
 
+#![allow(clippy::unwrap_used, reason = "tests say what went wrong by the panic")]
+
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,7 @@
 //! Our client and our server together: every kind of message, encryption, and a disk against plain bytes.
 
+#![allow(clippy::unwrap_used, reason = "tests say what went wrong by the panic")]
+
 mod support;
 
 use std::path::Path;

@@ -31,7 +31,9 @@ pub(super) fn serve(shared: &Shared, socket: &Socket) {
 struct Job {
     request: Request,
     payload: Vec<u8>,
-    _ticket: Ticket,
+    /// Makes room when the job is done.
+    #[expect(dead_code, reason = "it works by being dropped")]
+    ticket: Ticket,
 }
 
 fn transmit(shared: &Shared, socket: &Socket, ready: Ready) {
@@ -172,14 +174,14 @@ impl<'a> Reader<'a> {
     ) -> io::Result<()> {
         // Answers must not wait for room, or for the rest of a payload.
         self.answers.send()?;
-        let _ticket = self
+        let ticket = self
             .flight
             .start(charge(self.disk.mode(), &request, payload));
         let payload = self.input.payload(payload)?;
         let job = Job {
             request,
             payload,
-            _ticket,
+            ticket,
         };
         let busy = self.pool.push(job);
         if busy && self.workers < self.limits.workers.max(1) {

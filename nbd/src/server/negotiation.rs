@@ -125,8 +125,9 @@ impl<'a> Negotiation<'a> {
             }
             ClientOption::List => self.list(out),
             ClientOption::StartTls => self.start_tls(out),
-            ClientOption::Info(request) => self.info(number, &request, out),
-            ClientOption::Go(request) => self.info(number, &request, out),
+            ClientOption::Info(request) | ClientOption::Go(request) => {
+                self.info(number, &request, out)
+            }
             ClientOption::StructuredReply => self.structured(out),
             ClientOption::ExtendedHeaders => {
                 self.mode = Mode::Extended;

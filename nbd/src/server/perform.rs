@@ -95,9 +95,8 @@ impl Disk {
             ));
         }
         let needs = match request.command {
-            command::READ | command::WRITE | command::BLOCK_STATUS => 0,
-            // Harmless, and the protocol's way to ask whether a connection is alive.
-            command::FLUSH => 0,
+            // A flush is harmless, and a way to ask whether a connection is alive.
+            command::READ | command::WRITE | command::BLOCK_STATUS | command::FLUSH => 0,
             command::TRIM => transmission::SEND_TRIM,
             command::WRITE_ZEROES => transmission::SEND_WRITE_ZEROES,
             command::CACHE => transmission::SEND_CACHE,

@@ -1,5 +1,6 @@
 //! What the tests share: servers, programs that may be missing, bytes, certificates.
 
+#![allow(clippy::unwrap_used, reason = "tests say what went wrong by the panic")]
 // Each file of tests is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use std::{fs, thread};
 use stillpoint_nbd::client::{Client, Error, Options as ClientOptions};
 use stillpoint_nbd::server::{Options, Server};
-use stillpoint_nbd::{Exports, FileExport, MemoryExport, Named};
+use stillpoint_nbd::{Address, Exports, FileExport, MemoryExport, Named, Uri};
 
 /// Far more than anything here needs.
 pub const LONG: Duration = Duration::from_mins(1);
@@ -272,35 +273,45 @@ pub struct Theirs {
     child: Child,
     /// Where it wrote its process id, if it left our child behind.
     pid: Option<PathBuf>,
-    pub socket: PathBuf,
+    address: Address,
 }
 
 impl Theirs {
     /// Starts it.
-    pub fn start(command: &mut Command, socket: PathBuf) -> Self {
+    pub fn start(command: &mut Command, address: Address) -> Self {
         let child = command.spawn().unwrap();
         let pid = None;
-        Self { child, pid, socket }
+        Self {
+            child,
+            pid,
+            address,
+        }
     }
 
     /// Starts one that cannot be kept from going into the background.
-    pub fn detached(command: &mut Command, socket: PathBuf, pid: PathBuf) -> Self {
-        let mut theirs = Self::start(command, socket);
+    pub fn detached(command: &mut Command, port: u16, pid: PathBuf) -> Self {
+        let address = Address::Tcp("127.0.0.1".to_owned(), port);
+        let mut theirs = Self::start(command, address);
         theirs.pid = Some(pid);
         theirs
     }
 
     /// A client, as soon as it listens. Some serve one connection only, so that nothing is tried before.
     pub fn client(&self, options: &ClientOptions) -> Client {
+        let uri = Uri {
+            address: self.address.clone(),
+            tls: false,
+            export: String::new(),
+        };
         for _ in 0..LONG.as_millis() / 5 {
-            match Client::connect_unix(&self.socket, options.clone()) {
+            match Client::connect(&uri, options.clone()) {
                 Ok(client) => return client,
                 Err(Error::Io(error)) if is_early(&error) => {}
                 Err(error) => panic!("{error}"),
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("nobody listens on {}", self.socket.display());
+        panic!("nobody listens on {uri}");
     }
 }
 
