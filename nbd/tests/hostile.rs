@@ -4,11 +4,12 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
-use stillpoint_nbd::client::{Client, Error, Options as ClientOptions};
+use stillpoint_nbd::client::{Client, Error, Options as ClientOptions, Pending};
 use stillpoint_nbd::server::{Limits, Options};
 use stillpoint_nbd::{Errno, Export, ExportInfo, Failure, MemoryExport, Named};
 use support::{Dice, Served, disk};
@@ -348,7 +349,7 @@ fn shutdown_finishes_what_was_read_and_lets_nobody_in() {
         let ended = scope.spawn(|| served.server.shutdown(support::LONG));
         until(|| std::os::unix::net::UnixStream::connect(served.socket()).is_err());
         gated.open();
-        let answers = pending.into_iter().map(|p| p.wait());
+        let answers = pending.into_iter().map(Pending::wait);
         let good = answers
             .filter(|a| a.as_ref().is_ok_and(|d| d[..] == [7; 512]))
             .count();
@@ -444,7 +445,6 @@ fn a_server_that_lies_gets_an_error_from_our_client() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 let (mut stream, _) = listener.accept().unwrap();
-                use std::io::{Read, Write};
                 let _ = stream.write_all(&bytes[..cut]);
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 let _ = stream.read_to_end(&mut Vec::new());

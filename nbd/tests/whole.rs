@@ -126,8 +126,10 @@ impl Export for Huge {
     fn info(&self) -> ExportInfo {
         let mut info = ExportInfo::writable(8 << 40);
         info.block.minimum = 512;
-        info.description = "a huge disk".to_owned();
-        info
+        ExportInfo {
+            description: "a huge disk".to_owned(),
+            ..info
+        }
     }
 
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<(), Failure> {
@@ -327,8 +329,8 @@ fn tls_is_off_allowed_or_required() {
     let mut client = Client::connect_tcp(("127.0.0.1", port), with_tls(folder.path())).unwrap();
     assert_eq!(
         client.list().unwrap()[0].name,
-        "known",
-        "it showed its certificate unasked"
+        "stranger",
+        "nobody asked for its certificate"
     );
 }
 
