@@ -6,10 +6,14 @@ mod support;
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use stillpoint_nbd::client::{Client, Options as ClientOptions};
-use stillpoint_nbd::codec::Mode;
+use stillpoint_nbd::codec::{Extents, Mode};
 use stillpoint_nbd::server::{Options, Server, Tls};
-use stillpoint_nbd::{Address, BASE_ALLOCATION, FileExport, MemoryExport, Named, ZeroMode, tls};
+use stillpoint_nbd::{
+    Address, BASE_ALLOCATION, Export, ExportInfo, Failure, FileExport, MemoryExport, Named,
+    ZeroMode, tls,
+};
 use support::{Served, Theirs, certificates, daemon, disk, has, ok, tool, write_sparse};
 
 const MIB: usize = 1 << 20;
@@ -310,6 +314,59 @@ fn both_reference_clients_speak_tls_to_us() {
             .unwrap()
             .status
             .success()
+    );
+}
+
+/// A disk of 8 TiB of nothing that remembers the longest range it was asked about.
+struct Wide(AtomicU64);
+
+impl Export for Wide {
+    fn info(&self) -> ExportInfo {
+        ExportInfo::read_only(8 << 40)
+    }
+
+    fn read(&self, buf: &mut [u8], _offset: u64) -> Result<(), Failure> {
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn block_status(
+        &self,
+        _context: &str,
+        _offset: u64,
+        len: u64,
+        extents: &mut Extents,
+    ) -> Result<(), Failure> {
+        self.0.fetch_max(len, Ordering::Relaxed);
+        extents.push(len, 3);
+        Ok(())
+    }
+}
+
+#[test]
+fn qemu_uses_extended_headers_with_us() {
+    if !has("qemu_uses_extended_headers_with_us", &["qemu-img"]) {
+        return;
+    }
+    // They came with QEMU 8.2.
+    let version = ok(tool("qemu-img").arg("--version"));
+    let number = version.split_whitespace().nth(2).unwrap_or_default();
+    let mut parts = number
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    if (parts.next(), parts.next()) < (Some(8), Some(2)) {
+        eprintln!("SKIP SKIP SKIP qemu_uses_extended_headers_with_us: {version}");
+        return;
+    }
+    let wide = Arc::new(Wide(AtomicU64::new(0)));
+    let exports = Named::default().and("disk", wide.clone());
+    let served = Served::new(exports, Options::default());
+    let map = ok(tool("qemu-img").args(["map", "--output=json", "-f", "raw", &served.uri()]));
+    assert!(map.contains("8796093022208"), "{map}");
+    let longest = wide.0.load(Ordering::Relaxed);
+    assert!(
+        longest > u64::from(u32::MAX),
+        "it asked for {longest} bytes at most"
     );
 }
 

@@ -90,7 +90,8 @@ pub struct ZeroMode {
 ///
 /// Calls come from several threads at once. The server checks before each call that the range is within
 /// [`ExportInfo::size`] and aligned, that the export is writable, and that the operation is one of its flags.
-/// Overlapping calls in flight may take effect in any order, as on a disk. A call that panics is answered with an input/output error.
+/// Overlapping calls in flight may take effect in any order, as on a disk. A call that panics is answered with an
+/// input/output error.
 pub trait Export: Send + Sync {
     /// Size and abilities; asked for once a connection.
     fn info(&self) -> ExportInfo;
