@@ -113,6 +113,18 @@ impl System {
         Ok(DeviceView::of(&catalog, device(&catalog, name)?))
     }
 
+    /// The device whose image is at the path, by any name that leads to that file; `None` where there is none. A path to
+    /// a file that is gone finds the device that was attached by exactly that absolute path.
+    pub fn device_of_image(&self, path: &Path) -> Result<Option<DeviceView>> {
+        let path = match self.disk.canonical(path) {
+            Ok(path) => path,
+            Err(e) if e.kind() == ErrorKind::NotFound => path.to_owned(),
+            Err(e) => return Err(e),
+        };
+        let mut all = self.devices()?.into_iter();
+        Ok(all.find(|d| d.image.as_ref() == Some(&path)))
+    }
+
     /// All snapshots, of one device or of all: by device, in the order in which they were made.
     pub fn list(&self, name: Option<&str>) -> Result<Vec<SnapshotView>> {
         let catalog = self.store.refresh()?;

@@ -17,10 +17,6 @@ pub fn escape(text: &str) -> String {
 }
 
 /// A name that is bytes, as text: where it is not UTF-8, bytes as `\xNN`.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for the engine's names, which are bytes")
-)]
 pub fn bytes_to_text(bytes: &[u8]) -> String {
     let mut out = String::new();
     for chunk in bytes.utf8_chunks() {

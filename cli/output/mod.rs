@@ -59,6 +59,15 @@ pub enum Answer {
     Report(Box<dyn AnyReport>),
     /// Bytes for stdout as they are; none when the verb has written there itself.
     Raw(Vec<u8>),
+    /// What another program would have printed, and how it would have ended.
+    Program {
+        /// Standard output.
+        out: Vec<u8>,
+        /// Standard error.
+        err: Vec<u8>,
+        /// Exit code.
+        exit: Exit,
+    },
 }
 
 impl Answer {
@@ -76,6 +85,17 @@ pub fn print(answer: &Answer, context: &Context) -> io::Result<Exit> {
             out.write_all(bytes)?;
             out.flush()?;
             Ok(Exit::Done)
+        }
+        Answer::Program {
+            out: text,
+            err,
+            exit,
+        } => {
+            out.write_all(text)?;
+            out.flush()?;
+            // An error that cannot be printed still ends the process with its code.
+            let _ = io::stderr().write_all(err);
+            Ok(*exit)
         }
         Answer::Report(report) => {
             if context.json {
