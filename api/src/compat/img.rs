@@ -1,5 +1,6 @@
-//! What `qemu-img snapshot` did to an open image and printed, by release.
+//! `qemu-img snapshot`: what each action does, prints and exits with, on a node that is already open.
 
+use crate::compat::create::create;
 use crate::compat::delete::{delete, delete_by_id_or_name};
 use crate::compat::dump::{UtcOffset, snapshot_list};
 use crate::compat::eras::{Flags, ImgDeleteKey, ImgText};
@@ -10,133 +11,135 @@ use crate::compat::graph::{Graph, NodeId};
 use crate::compat::info::QemuSnapshotInfo;
 use crate::compat::list::list;
 use crate::compat::release::Release;
-use crate::compat::{create::create, errno};
 use stillpoint_store::world::Moment;
 
-/// One of the four actions, with its argument byte for byte.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ImgAction {
+/// What is asked for. Arguments are bytes, as a shell passes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImgAction<'a> {
+    /// Neither: the image is opened, or from 10.1 on listed.
+    None,
     /// `-l`.
     List,
-    /// `-a`: goes to the snapshot of that id, or else of that name.
-    Apply(Vec<u8>),
-    /// `-c`: makes one of that name, cut to 255 bytes.
-    Create(Vec<u8>),
-    /// `-d`: deletes one; what the argument is taken for is the release's.
-    Delete(Vec<u8>),
+    /// `-a`: an id, or else a name, in every release.
+    Apply(&'a [u8]),
+    /// `-c`: a name, which others may have.
+    Create(&'a [u8]),
+    /// `-d`: see the axis `img_delete_key`.
+    Delete(&'a [u8]),
 }
 
-/// What the program printed, and how it ended.
+/// What the program leaves behind.
 #[derive(Debug, Default)]
 pub struct ImgOutput {
     /// Standard output.
-    pub out: Vec<u8>,
-    /// Standard error, each line beginning with `qemu-img: `.
-    pub err: Vec<u8>,
-    /// Why it failed; the exit code is 1 then, and otherwise 0.
+    pub stdout: Vec<u8>,
+    /// Standard error, lines of the driver's before the program's own.
+    pub stderr: Vec<u8>,
+    /// 0 or 1.
+    pub exit: u8,
+    /// What failed, with what the store said.
     pub failure: Option<Failure>,
 }
 
-impl ImgOutput {
-    /// The exit code.
-    pub fn code(&self) -> u8 {
-        u8::from(self.failure.is_some())
-    }
-}
-
-/// Does it. No action lists from 10.1 on and does nothing before. A snapshot bears the moment `now`, to the microsecond,
-/// and an instruction count of 0, which is not the same as none. Durable when this returns.
+/// Does it. `now` is the date of a snapshot that is made, `offset` the local time zone of those that are listed.
 pub fn img_snapshot(
     release: Release,
     graph: &mut Graph,
     bs: NodeId,
-    action: Option<&ImgAction>,
+    action: ImgAction<'_>,
     now: Moment,
     offset: UtcOffset<'_>,
 ) -> ImgOutput {
     let flags = release.flags();
-    let done = match action {
-        None if !flags.img_lists_by_default => return ImgOutput::default(),
-        None | Some(ImgAction::List) => {
-            // What cannot be listed is an empty list here, in every release.
-            let all = list(&flags, graph, bs).unwrap_or_default();
-            return ImgOutput {
-                out: snapshot_list(release, &all, offset),
-                ..ImgOutput::default()
-            };
+    let (doing, name, text, done) = match action {
+        ImgAction::None if !flags.img_lists_by_default => return ImgOutput::default(),
+        ImgAction::None | ImgAction::List => return listed(release, graph, bs, offset),
+        ImgAction::Create(name) => {
+            let done = create_now(&flags, graph, bs, name, now);
+            ("create", name, flags.img_create_text, done)
         }
-        Some(ImgAction::Create(name)) => make(&flags, graph, bs, name, now),
-        Some(ImgAction::Apply(name)) => {
-            let gone = goto(&flags, graph, bs, name);
-            gone.map_err(|e| (line("apply", name, &text(flags.img_apply_text, &e)), e))
+        ImgAction::Apply(name) => {
+            let done = goto(&flags, graph, bs, name);
+            ("apply", name, flags.img_apply_text, done)
         }
-        Some(ImgAction::Delete(name)) => remove(&flags, graph, bs, name),
+        ImgAction::Delete(name) => {
+            let done = delete_one(&flags, graph, bs, name);
+            ("delete", name, flags.img_delete_text, done)
+        }
     };
-    let reports = graph.take_reports().into_iter();
-    let mut err: Vec<u8> = reports
-        .flat_map(|r| [b"qemu-img: ", &r[..], b"\n"].concat())
-        .collect();
-    let failure = done.err().map(|(line, failure)| {
-        err.extend(line);
-        failure
-    });
-    ImgOutput {
-        out: Vec::new(),
-        err,
-        failure,
+    let mut out = ImgOutput::default();
+    for line in graph.take_reports() {
+        out.stderr
+            .extend([b"qemu-img: ", &line[..], b"\n"].concat());
+    }
+    if let Err(failed) = done {
+        let start = format!("qemu-img: Could not {doing} snapshot '");
+        let why = worded(text, &failed);
+        out.stderr
+            .extend([start.as_bytes(), name, b"': ", &why[..], b"\n"].concat());
+        out.exit = 1;
+        out.failure = Some(failed);
+    }
+    out
+}
+
+/// An image that cannot be listed has no snapshots, as far as the program is concerned.
+fn listed(release: Release, graph: &mut Graph, bs: NodeId, offset: UtcOffset<'_>) -> ImgOutput {
+    match list(&release.flags(), graph, bs) {
+        Ok(all) => ImgOutput {
+            stdout: snapshot_list(release, &all, offset),
+            ..ImgOutput::default()
+        },
+        Err(failed) => ImgOutput {
+            failure: Some(failed),
+            ..ImgOutput::default()
+        },
     }
 }
 
-/// A failure with the line that the program printed for it.
-type Told = (Vec<u8>, Failure);
-
-fn make(
+fn create_now(
     flags: &Flags,
     graph: &mut Graph,
     bs: NodeId,
     name: &[u8],
     now: Moment,
-) -> Result<(), Told> {
+) -> Result<(), Failure> {
     let mut sn = QemuSnapshotInfo {
         date_sec: now.sec as u32,
         date_nsec: now.nsec / 1000 * 1000,
+        // The program zeroes the whole entry, so that there is a count, and it is 0.
         icount: 0,
         ..QemuSnapshotInfo::named(name)
     };
-    let made = create(flags, graph, bs, &mut sn);
-    made.map_err(|e| (line("create", name, &text(flags.img_create_text, &e)), e))
+    create(flags, graph, bs, &mut sn)
 }
 
-fn remove(flags: &Flags, graph: &mut Graph, bs: NodeId, name: &[u8]) -> Result<(), Told> {
-    let removed = match flags.img_delete_key {
+fn delete_one(flags: &Flags, graph: &mut Graph, bs: NodeId, name: &[u8]) -> Result<(), Failure> {
+    match flags.img_delete_key {
         ImgDeleteKey::IdOrName => delete(flags, graph, bs, Some(name), None),
         ImgDeleteKey::IdThenName => delete_by_id_or_name(flags, graph, bs, name),
-        ImgDeleteKey::Name => match find(flags, graph, bs, name) {
-            Ok(sn) => {
-                let (id, name) = (sn.id_str.as_bytes(), sn.name.as_bytes());
-                delete(flags, graph, bs, Some(id), Some(name))
-            }
-            Err(e) => return Err((line("delete", name, b"snapshot not found"), e)),
-        },
-    };
-    removed.map_err(|e| (line("delete", name, &text(flags.img_delete_text, &e)), e))
-}
-
-/// The failure in the release's words.
-fn text(form: ImgText, failure: &Failure) -> Vec<u8> {
-    let object = || match &failure.error {
-        Some(error) => error.message.clone(),
-        None => failure.errno_text().into_bytes(),
-    };
-    match form {
-        ImgText::Number => format!("{} ({})", failure.ret, failure.errno_text()).into_bytes(),
-        ImgText::Strerror => errno::text(-failure.ret).into_bytes(),
-        ImgText::ErrpInParentheses => [b"(", &object()[..], b")"].concat(),
-        ImgText::Errp => object(),
+        ImgDeleteKey::Name => {
+            let missing = |e: Failure| Failure {
+                cause: e.cause,
+                ..Failure::new(-e.ret, "snapshot not found")
+            };
+            let found = find(flags, graph, bs, name).map_err(missing)?;
+            let (id, name) = (found.id_str.as_bytes(), found.name.as_bytes());
+            delete(flags, graph, bs, Some(id), Some(name))
+        }
     }
 }
 
-fn line(verb: &str, name: &[u8], text: &[u8]) -> Vec<u8> {
-    let lead = format!("qemu-img: Could not {verb} snapshot '");
-    [lead.as_bytes(), name, b"': ", text, b"\n"].concat()
+fn worded(text: ImgText, failed: &Failure) -> Vec<u8> {
+    let errno = failed.errno_text();
+    let errp = || {
+        let error = failed.error.as_ref();
+        error.map_or_else(|| errno.clone().into_bytes(), |e| e.message.clone())
+    };
+    match text {
+        ImgText::Number => format!("{} ({errno})", failed.ret).into_bytes(),
+        ImgText::Strerror => errno.into_bytes(),
+        ImgText::ErrpInParentheses => [b"(", &errp()[..], b")"].concat(),
+        ImgText::Errp => errp(),
+    }
 }

@@ -106,9 +106,18 @@ fn getopt(usage: &Usage) -> Option<String> {
     }
 }
 
-/// That the file cannot be opened.
-pub fn cannot_open(flags: &Flags, file: &OsStr, why: &str) -> Answer {
-    let once = [b"Could not open '", file.as_bytes(), b"': "].concat();
-    let twice = if flags.img_open_twice { &once[..] } else { &[] };
-    failed(&[&once, twice, why.as_bytes()].concat())
+/// That there is no such file, in the release's words.
+pub fn no_such_file(flags: &Flags, file: &OsStr) -> Answer {
+    let lead = could_not_open(file);
+    let again = if flags.img_open_twice { &lead[..] } else { &[] };
+    failed(&[&lead, again, b"No such file or directory"].concat())
+}
+
+/// That the store has no such device, or cannot be asked, for which QEMU had no words.
+pub fn cannot_open(file: &OsStr, why: &str) -> Answer {
+    failed(&[&could_not_open(file), why.as_bytes()].concat())
+}
+
+fn could_not_open(file: &OsStr) -> Vec<u8> {
+    [b"Could not open '", file.as_bytes(), b"': "].concat()
 }

@@ -102,11 +102,20 @@ fn flag(id: &'static str, short: char, help: &'static str) -> Arg {
     arg.action(ArgAction::SetTrue)
 }
 
+/// One of the four actions, with its argument byte for byte.
+#[derive(Debug, PartialEq, Eq)]
+enum Action {
+    List,
+    Apply(Vec<u8>),
+    Create(Vec<u8>),
+    Delete(Vec<u8>),
+}
+
 /// What a command line asks for.
 #[derive(Debug, Default)]
 struct Asked {
     release: Release,
-    action: Option<ImgAction>,
+    action: Option<Action>,
     words: Vec<OsString>,
     force_share: bool,
     image_opts: bool,
@@ -201,10 +210,10 @@ impl Asked {
         };
         let bytes = || value.unwrap_or_default().as_bytes().to_vec();
         let action = match id {
-            "list" => ImgAction::List,
-            "apply" => ImgAction::Apply(bytes()),
-            "create" => ImgAction::Create(bytes()),
-            "delete" => ImgAction::Delete(bytes()),
+            "list" => Action::List,
+            "apply" => Action::Apply(bytes()),
+            "create" => Action::Create(bytes()),
+            "delete" => Action::Delete(bytes()),
             "format" if !flags.img_long_actions => return Some(Usage::Unknown(written.clone())),
             _ => {
                 match id {
@@ -305,7 +314,7 @@ impl Asking {
             return say::usage(&self.flags, usage);
         }
         let file = self.file.clone().unwrap_or_default();
-        let writes = !matches!(self.asked.action, None | Some(ImgAction::List));
+        let writes = !matches!(self.asked.action, None | Some(Action::List));
         if self.asked.force_share && writes {
             let why = "force-share=on can only be used with read-only images";
             return say::failed(format!("Could not open '{}': {why}", file.display()).as_bytes());
@@ -338,10 +347,16 @@ impl Asking {
             let mut graph = Graph::new();
             let bs = graph.add(node)?;
             graph.add_backend(&device.name, Some(bs));
-            let action = self.asked.action.as_ref();
+            let action = match &self.asked.action {
+                None => ImgAction::None,
+                Some(Action::List) => ImgAction::List,
+                Some(Action::Apply(name)) => ImgAction::Apply(name),
+                Some(Action::Create(name)) => ImgAction::Create(name),
+                Some(Action::Delete(name)) => ImgAction::Delete(name),
+            };
             let release = self.asked.release;
             let output = img_snapshot(release, &mut graph, bs, action, now(), &local_offset);
-            let listed = context.json && matches!(action, Some(ImgAction::List));
+            let listed = context.json && action == ImgAction::List;
             let list = listed.then(|| bdrv_snapshot_list(release, &mut graph, bs));
             Ok((output, list.and_then(std::result::Result::ok)))
         });
@@ -358,8 +373,8 @@ impl Asking {
         output: ImgOutput,
         list: Option<Vec<QemuSnapshotInfo>>,
     ) -> Answer {
-        if let Some(failure) = &output.failure {
-            let message = String::from_utf8_lossy(&output.err);
+        if let Some(failure) = output.failure.filter(|_| output.exit != 0) {
+            let message = String::from_utf8_lossy(&output.stderr);
             let cause = failure.cause.as_ref();
             return Answer::of(ImgFailed::new(
                 message.trim_end(),
@@ -369,10 +384,10 @@ impl Asking {
         }
         let (action, snapshot) = match &self.asked.action {
             None => ("none", None),
-            Some(ImgAction::List) => ("list", None),
-            Some(ImgAction::Apply(name)) => ("apply", Some(name)),
-            Some(ImgAction::Create(name)) => ("create", Some(name)),
-            Some(ImgAction::Delete(name)) => ("delete", Some(name)),
+            Some(Action::List) => ("list", None),
+            Some(Action::Apply(name)) => ("apply", Some(name)),
+            Some(Action::Create(name)) => ("create", Some(name)),
+            Some(Action::Delete(name)) => ("delete", Some(name)),
         };
         Answer::of(ImgSnapshots {
             qemu_version: self.asked.release.to_string(),
@@ -400,12 +415,12 @@ fn snapshot_of(sn: &QemuSnapshotInfo) -> ImgSnapshot {
 
 /// The release's lines, then what the store has to say about a failure, which QEMU had no words for.
 fn told(output: ImgOutput) -> Answer {
-    let exit = if output.code() == 0 {
+    let exit = if output.exit == 0 {
         Exit::Done
     } else {
         Exit::Failed
     };
-    let mut err = output.err;
+    let mut err = output.stderr;
     if let Some(cause) = output.failure.and_then(|f| f.cause) {
         for line in chain(&cause) {
             let line = crate::output::escape::escape(&line);
@@ -417,7 +432,7 @@ fn told(output: ImgOutput) -> Answer {
         }
     }
     Answer::Program {
-        out: output.out,
+        out: output.stdout,
         err,
         exit,
     }
