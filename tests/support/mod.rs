@@ -241,6 +241,11 @@ impl Dice {
         Self(seed)
     }
 
+    /// What it began with, as long as nothing was rolled.
+    pub fn seed(&self) -> u64 {
+        self.0
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
