@@ -11,6 +11,7 @@ mod support;
 mod theirs;
 
 use ours::Ours;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -94,6 +95,8 @@ struct Pair {
     dice: Dice,
     names: Vec<Vec<u8>>,
     done: Vec<String>,
+    /// How often each thing was really met, to see that the test tests.
+    met: BTreeMap<String, u64>,
 }
 
 impl Pair {
@@ -106,6 +109,7 @@ impl Pair {
             dice: Dice::new(seed),
             names: names(),
             done: Vec::new(),
+            met: BTreeMap::new(),
         }
     }
 
@@ -116,6 +120,8 @@ impl Pair {
         let theirs = self.theirs.snapshot(action, name);
         let ours = self.ours.snapshot(action, name);
         assert_eq!(ours, theirs, "ours, theirs, after {:#?}", self.done);
+        let met = format!("{action} exit {}", theirs.code);
+        *self.met.entry(met).or_default() += 1;
         if action == "-a" && theirs.code == 0 {
             self.compare();
         }
@@ -164,7 +170,7 @@ impl Pair {
     }
 }
 
-fn sequence(seed: u64) {
+fn sequence(seed: u64) -> BTreeMap<String, u64> {
     // In memory where the system has such a folder: nothing here is about what survives a crash.
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() {
@@ -173,7 +179,9 @@ fn sequence(seed: u64) {
         tempfile::tempdir()
     };
     let folder = folder.expect("a folder for the test");
-    Pair::new(seed, folder.path()).run();
+    let mut pair = Pair::new(seed, folder.path());
+    pair.run();
+    pair.met
 }
 
 #[test]
@@ -190,6 +198,7 @@ fn random_actions_end_as_with_the_real_qemu_img() {
     let first = Dice::announced("differential").seed();
     let (rounds, next) = (if one { 1 } else { rounds }, AtomicU64::new(0));
     let (stop, failed) = (AtomicBool::new(false), Mutex::new(None));
+    let met = Mutex::new(BTreeMap::<String, u64>::new());
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let n = next.fetch_add(1, Ordering::Relaxed);
@@ -197,10 +206,17 @@ fn random_actions_end_as_with_the_real_qemu_img() {
                 return;
             }
             let seed = first.wrapping_add(n);
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| sequence(seed))) {
-                eprintln!("differential: failed; STILL_SEED={seed} repeats it");
-                stop.store(true, Ordering::Relaxed);
-                *failed.lock().expect("nobody panics with it") = Some(panic);
+            match catch_unwind(AssertUnwindSafe(|| sequence(seed))) {
+                Ok(one) => {
+                    let mut met = met.lock().expect("nobody panics with it");
+                    one.into_iter()
+                        .for_each(|(what, n)| *met.entry(what).or_default() += n);
+                }
+                Err(panic) => {
+                    eprintln!("differential: failed; STILL_SEED={seed} repeats it");
+                    stop.store(true, Ordering::Relaxed);
+                    *failed.lock().expect("nobody panics with it") = Some(panic);
+                }
             }
         }
     };
@@ -211,7 +227,21 @@ fn random_actions_end_as_with_the_real_qemu_img() {
     if let Some(panic) = failed.into_inner().expect("nobody panics with it") {
         std::panic::resume_unwind(panic);
     }
-    eprintln!("differential: {rounds} sequences of {ACTIONS} actions");
+    let met = met.into_inner().expect("nobody panics with it");
+    eprintln!("differential: {rounds} sequences of {ACTIONS} actions met {met:?}");
+    for what in [
+        "-c exit 0",
+        "-a exit 0",
+        "-a exit 1",
+        "-d exit 0",
+        "-d exit 1",
+        "-l exit 0",
+    ] {
+        assert!(
+            rounds < 10 || met.contains_key(what),
+            "never {what}: nothing tested"
+        );
+    }
 }
 
 #[test]

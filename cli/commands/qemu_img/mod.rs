@@ -1,14 +1,17 @@
 //! `still qemu-img`: qemu-img's own command line over the store, also under the name `qemu-img`.
 
+pub mod arguments;
+mod asked;
 mod getopt;
-pub mod pass_on;
+mod pass_on;
 mod say;
-pub mod snapshot;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
 use crate::context::Context;
 use crate::output::Answer;
+use arguments::Arguments;
 use clap::Subcommand;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -27,7 +30,7 @@ Example:
   still qemu-img snapshot -l web1.raw")]
 pub enum Verb {
     /// List, apply, create or delete a device's snapshots, with output and exit codes as a QEMU release's
-    Snapshot(snapshot::Arguments),
+    Snapshot(Arguments),
 }
 
 /// Runs it.
@@ -42,7 +45,7 @@ pub struct Words {
     /// For clap.
     pub head: Vec<OsString>,
     /// What comes after `qemu-img snapshot`.
-    pub tail: Option<snapshot::Arguments>,
+    pub tail: Option<Arguments>,
 }
 
 /// Splits a command line. One of a program called `qemu-img` that is not about snapshots goes on to the real one, and
@@ -52,7 +55,7 @@ pub fn split(words: Vec<OsString>) -> Result<Words> {
         let Some(at) = pass_on::snapshot_at(&words) else {
             return Err(pass_on::exec(&words));
         };
-        let tail = snapshot::Arguments {
+        let tail = Arguments {
             words: words[at + 1..].to_vec(),
             program: Some(words),
         };
@@ -75,7 +78,7 @@ pub fn split(words: Vec<OsString>) -> Result<Words> {
     }
     let mut head = words;
     let tail = head.split_off(at + 2);
-    let tail = snapshot::Arguments {
+    let tail = Arguments {
         words: tail,
         program: None,
     };

@@ -1,129 +1,27 @@
 //! `still qemu-img snapshot`.
 
-use super::getopt::{Item, Spec, scan};
-use super::say::{self, Usage};
-use super::{NAME, pass_on};
-use crate::arguments::Cli;
+use super::arguments::Arguments;
+use super::asked::{Action, Asked, interpret, spec};
+use super::getopt::scan;
+use super::{pass_on, say};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Answer, Report};
 use crate::report::{ImgFailed, ImgSnapshot, ImgSnapshots};
-use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use stillpoint_api::compat::qcow2::Qcow2;
 use stillpoint_api::compat::{
-    Flags, Graph, ICOUNT_NONE, ImgAction, ImgOutput, Node, QemuSnapshotInfo, Release, StoreTable,
+    Flags, Graph, ICOUNT_NONE, ImgAction, ImgOutput, Node, QemuSnapshotInfo, StoreTable,
     bdrv_snapshot_list, img_snapshot,
 };
 use stillpoint_api::{DeviceView, System};
 use stillpoint_store::world::Moment;
 use stillpoint_store::{Error, ErrorKind, Result};
-
-/// The release, where the command line names none.
-const RELEASE: &str = "STILL_QEMU_VERSION";
-
-/// What follows `qemu-img snapshot`, as it was written: it is read by getopt's rules, not by clap's, with the options that
-/// clap's definition has.
-#[derive(Debug, Default)]
-pub struct Arguments {
-    /// The words.
-    pub words: Vec<OsString>,
-    /// The whole command line, of a program that was called as qemu-img.
-    pub program: Option<Vec<OsString>>,
-}
-
-impl FromArgMatches for Arguments {
-    fn from_arg_matches(_: &ArgMatches) -> std::result::Result<Self, clap::Error> {
-        Ok(Self::default())
-    }
-
-    fn update_from_arg_matches(&mut self, _: &ArgMatches) -> std::result::Result<(), clap::Error> {
-        Ok(())
-    }
-}
-
-impl clap::Args for Arguments {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        let action = |id: &'static str, short, help: &'static str| {
-            let arg = Arg::new(id).short(short).long(id).help(help);
-            arg.value_name("SNAPSHOT")
-                .value_parser(clap::value_parser!(OsString))
-        };
-        command
-            .arg(flag("list", 'l', "List the snapshots"))
-            .arg(action("apply", 'a', "Put the image back to a snapshot, given by id or else by name"))
-            .arg(action("create", 'c', "Make a snapshot of that name; others may have it"))
-            .arg(action("delete", 'd', "Delete a snapshot, given as the release has it: by name from 4.0 on"))
-            .arg(
-                Arg::new("qemu-version")
-                    .long("qemu-version")
-                    .value_name("RELEASE")
-                    .env(RELEASE)
-                    .hide_env_values(true)
-                    .help("Behave as this QEMU release, 1.0 to 11.1 [default: 4.2]"),
-            )
-            .arg(flag("force-share", 'U', "Taken as qemu-img takes it: only with -l"))
-            .arg(Arg::new("format").short('f').long("format").value_name("FMT").help("Taken and not used, from 10.1 on"))
-            .arg(Arg::new("object").long("object").value_name("OBJDEF").help("Taken and not used"))
-            .arg(Arg::new("image-opts").long("image-opts").action(ArgAction::SetTrue).help("FILE is options; its file.filename counts"))
-            .arg(
-                Arg::new("file")
-                    .value_name("FILE")
-                    .value_hint(clap::ValueHint::FilePath)
-                    .value_parser(clap::value_parser!(OsString))
-                    .help("Image of a device, or name of a device"),
-            )
-            .override_usage("still qemu-img snapshot [OPTIONS] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT] FILE")
-            .after_help(AFTER_HELP)
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
-}
-
-const AFTER_HELP: &str = "\
-Output, messages and exit codes (0 or 1) are those of the release; what the store has to add comes on lines of its own.
-Called as qemu-img it passes every image that is not the store's on to the real qemu-img.
-
-Examples:
-  still qemu-img snapshot -c monday web1.raw
-  still qemu-img snapshot -l web1
-  still qemu-img snapshot --qemu-version 10.0 -a monday web1.raw";
-
-fn flag(id: &'static str, short: char, help: &'static str) -> Arg {
-    let arg = Arg::new(id).short(short).long(id).help(help);
-    arg.action(ArgAction::SetTrue)
-}
-
-/// One of the four actions, with its argument byte for byte.
-#[derive(Debug, PartialEq, Eq)]
-enum Action {
-    List,
-    Apply(Vec<u8>),
-    Create(Vec<u8>),
-    Delete(Vec<u8>),
-}
-
-/// What a command line asks for.
-#[derive(Debug, Default)]
-struct Asked {
-    release: Release,
-    action: Option<Action>,
-    words: Vec<OsString>,
-    force_share: bool,
-    image_opts: bool,
-    help: bool,
-    store: Option<PathBuf>,
-    json: bool,
-    usage: Option<Usage>,
-}
 
 /// Does what the words ask for, or passes them on.
 pub fn run(arguments: Arguments, context: &Context) -> Result<Answer> {
@@ -155,102 +53,6 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<Answer> {
         }
         answer => answer,
     })
-}
-
-/// The options of clap's definition.
-fn spec() -> Spec {
-    let mut cli = Cli::command();
-    cli.build();
-    let command = cli
-        .find_subcommand(NAME)
-        .and_then(|c| c.find_subcommand("snapshot"));
-    Spec::of(command.expect("the grammar has the verb"))
-}
-
-fn interpret(items: &[Item]) -> Result<Asked> {
-    let mut asked = Asked {
-        release: release(items)?,
-        ..Asked::default()
-    };
-    let flags = asked.release.flags();
-    for item in items {
-        let refused = asked.take(item, &flags);
-        asked.usage = asked.usage.take().or(refused);
-    }
-    if asked.words.len() != 1 {
-        asked.usage.get_or_insert(Usage::NotOneFile);
-    }
-    Ok(asked)
-}
-
-fn release(items: &[Item]) -> Result<Release> {
-    let named = items.iter().rev().find_map(|item| match item {
-        Item::Option { id, value, .. } if id == "qemu-version" => value.clone(),
-        _ => None,
-    });
-    let named = named.or_else(|| std::env::var_os(RELEASE).filter(|v| !v.is_empty()));
-    named.map_or(Ok(Release::DEFAULT), |v| v.to_string_lossy().parse())
-}
-
-impl Asked {
-    fn take(&mut self, item: &Item, flags: &Flags) -> Option<Usage> {
-        let (id, long, value, written) = match item {
-            Item::Word(word) => {
-                self.words.push(word.clone());
-                return None;
-            }
-            Item::Unknown(written) => return Some(Usage::Unknown(written.clone())),
-            Item::Missing(written) => return Some(Usage::Missing(written.clone())),
-            Item::Option {
-                id,
-                long,
-                value,
-                written,
-            } => (id.as_str(), *long, value.as_deref(), written),
-        };
-        let bytes = || value.unwrap_or_default().as_bytes().to_vec();
-        let action = match id {
-            "list" => Action::List,
-            "apply" => Action::Apply(bytes()),
-            "create" => Action::Create(bytes()),
-            "delete" => Action::Delete(bytes()),
-            "format" if !flags.img_long_actions => return Some(Usage::Unknown(written.clone())),
-            _ => {
-                match id {
-                    "force-share" => self.force_share = true,
-                    "image-opts" => self.image_opts = true,
-                    "help" => self.help = true,
-                    "json" => self.json = true,
-                    "store" => self.store = value.map(PathBuf::from),
-                    _ => {}
-                }
-                return None;
-            }
-        };
-        if long && !flags.img_long_actions {
-            return Some(Usage::Unknown(written.clone()));
-        }
-        if self.action.is_some() {
-            return Some(Usage::Mixed);
-        }
-        self.action = Some(action);
-        None
-    }
-
-    /// The file that the word names: itself, or what `--image-opts` finds in it.
-    fn file(&self, word: &OsStr) -> OsString {
-        if !self.image_opts {
-            return word.to_owned();
-        }
-        let options = word.as_bytes().split(|b| *b == b',');
-        let name = options
-            .filter_map(|o| {
-                o.strip_prefix(b"file.filename=")
-                    .or_else(|| o.strip_prefix(b"filename="))
-            })
-            .next_back();
-        OsString::from_vec(name.unwrap_or_default().to_vec())
-    }
 }
 
 /// What the store makes of the file.
