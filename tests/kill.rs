@@ -305,6 +305,15 @@ impl Model {
                 sleep(Duration::from_micros(20));
             }
             sleep(Duration::from_micros(self.dice.below(300)));
+        } else if deed.verb == "create" && self.dice.one_in(2) {
+            // About where the entry that makes the snapshots becomes one: the second that a create writes.
+            let log = self.home.files("log").len() + 1 + self.dice.below(2) as usize;
+            while self.home.files("log").len() < log
+                && child.try_wait().expect("it is our child").is_none()
+            {
+                sleep(Duration::from_micros(20));
+            }
+            sleep(Duration::from_micros(self.dice.below(200)));
         } else if self.dice.one_in(2) {
             // Most verbs take some ten milliseconds.
             sleep(Duration::from_micros(self.dice.below(40_000)));
