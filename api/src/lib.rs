@@ -27,5 +27,10 @@ pub use select::{Selector, SnapshotRef};
 pub use system::{OpenOptions, System, rescue};
 pub use view::{DeviceView, SnapshotView};
 
+/// The examples of the guide are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/API.md")]
+struct Guide;
+
 pub use stillpoint_store as store;
 pub use stillpoint_store::{Error, ErrorKind, Result};

@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::{Dice, has};
+use support::{Dice, has, masked};
 use theirs::Theirs;
 
 /// Of a sequence.
@@ -44,28 +44,6 @@ impl Said {
             err: String::from_utf8_lossy(err).into_owned(),
         }
     }
-}
-
-/// A list without its dates: each has 19 characters, and no name here looks like one.
-fn masked(list: &str) -> String {
-    let is_date = |word: &str| {
-        let shape = |(at, c): (usize, char)| match at {
-            4 | 7 => c == '-',
-            10 => c == ' ',
-            13 | 16 => c == ':',
-            _ => c.is_ascii_digit(),
-        };
-        word.chars().enumerate().all(shape)
-    };
-    let mask = |line: &str| {
-        let ends = (19..=line.len()).filter(|end| line.is_char_boundary(*end));
-        let mut dates = ends.filter_map(|end| Some((end - 19, line.get(end - 19..end)?)));
-        match dates.find(|(_, word)| is_date(word)) {
-            Some((at, _)) => format!("{}DATE{}\n", &line[..at], &line[at + 19..]),
-            None => format!("{line}\n"),
-        }
-    };
-    list.lines().map(mask).collect()
 }
 
 /// Names that are ids of others too, that are cut, that are no text.
