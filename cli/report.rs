@@ -457,6 +457,10 @@ impl ImgFailed {
 
 /// `eras`.
 #[derive(Debug, Clone, Serialize)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the name in JSON is what it is called"
+)]
 pub struct Eras {
     /// The default release.
     pub default: String,

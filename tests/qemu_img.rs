@@ -60,6 +60,23 @@ fn images_are_found_by_any_path_and_devices_by_name() {
 }
 
 #[test]
+fn a_device_whose_image_is_gone_still_lists() {
+    let home = with_disk();
+    img(&home, "4.2", &["-c", "a", "web1.raw"]).code(0);
+    fs::remove_file(home.path("web1.raw")).expect("it is ours");
+    for file in ["web1.raw", "./web1.raw", "web1"] {
+        let list = img(&home, "4.2", &["-l", file]).code(0);
+        assert!(list.text().contains("1         a "), "{}", list.story());
+    }
+    img(&home, "4.2", &["-a", "a", "web1.raw"])
+        .code(1)
+        .says("Could not apply snapshot 'a'");
+    img(&home, "4.2", &["-l", "nowhere/web1.raw"])
+        .code(1)
+        .says("No such file or directory");
+}
+
+#[test]
 fn a_device_that_is_only_in_the_store_is_taken_by_name() {
     let home = Home::new();
     disk(&home, "a.raw");

@@ -113,16 +113,29 @@ impl System {
         Ok(DeviceView::of(&catalog, device(&catalog, name)?))
     }
 
-    /// The device whose image is at the path, by any name that leads to that file; `None` where there is none. A path to
-    /// a file that is gone finds the device that was attached by exactly that absolute path.
+    /// The device whose image is at the path, by any name that leads to that file; `None` where there is none. The path of
+    /// a file that is gone is that of its folder and its last name.
     pub fn device_of_image(&self, path: &Path) -> Result<Option<DeviceView>> {
-        let path = match self.disk.canonical(path) {
-            Ok(path) => path,
-            Err(e) if e.kind() == ErrorKind::NotFound => path.to_owned(),
-            Err(e) => return Err(e),
+        let found = match self.disk.canonical(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.gone(path),
+            found => found.map(Some),
         };
+        let Some(path) = found? else { return Ok(None) };
         let mut all = self.devices()?.into_iter();
         Ok(all.find(|d| d.image.as_ref() == Some(&path)))
+    }
+
+    fn gone(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(None);
+        };
+        let here = folder.as_os_str().is_empty();
+        let folder = if here { Path::new(".") } else { folder };
+        match self.disk.canonical(folder) {
+            Ok(folder) => Ok(Some(folder.join(name))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// All snapshots, of one device or of all: by device, in the order in which they were made.

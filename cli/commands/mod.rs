@@ -47,7 +47,7 @@ pub fn run(command: Command, context: &Context) -> Result<Answer> {
         Command::Stats(arguments) => stats::run(&arguments, context),
         Command::RebuildIndex(arguments) => rebuild_index::run(arguments, context),
         Command::Rescue(arguments) => rescue::run(&arguments, context),
-        Command::QemuImg(verb) => qemu_img::run(verb, context),
+        Command::QemuImg(verb) => qemu_img::run(&verb, context),
         Command::Eras(arguments) => eras::run(&arguments, context),
         Command::Completions(arguments) => Ok(completions::run(&arguments)),
         Command::Man(arguments) => man::run(&arguments),

@@ -38,8 +38,6 @@ pub struct Asked {
     pub force_share: bool,
     /// The word is options.
     pub image_opts: bool,
-    /// `-h`.
-    pub help: bool,
     /// `--store`, behind the verb.
     pub store: Option<PathBuf>,
     /// `--json`, behind the verb.
@@ -111,7 +109,7 @@ impl Asked {
                 match id {
                     "force-share" => self.force_share = true,
                     "image-opts" => self.image_opts = true,
-                    "help" => self.help = true,
+                    "help" => return Some(Usage::Help),
                     "json" => self.json = true,
                     "store" => self.store = value.map(PathBuf::from),
                     _ => {}

@@ -34,7 +34,7 @@ pub enum Verb {
 }
 
 /// Runs it.
-pub fn run(verb: Verb, context: &Context) -> Result<Answer> {
+pub fn run(verb: &Verb, context: &Context) -> Result<Answer> {
     match verb {
         Verb::Snapshot(arguments) => snapshot::run(arguments, context),
     }

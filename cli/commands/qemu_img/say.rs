@@ -12,6 +12,8 @@ use stillpoint_api::compat::eras::ImgUsage;
 /// Why a command line cannot be meant.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Usage {
+    /// It asks for help.
+    Help,
     /// Two actions.
     Mixed,
     /// No file, or several.
@@ -49,6 +51,7 @@ pub fn failed(line: &[u8]) -> Answer {
 /// Refuses a command line as the release did.
 pub fn usage(flags: &Flags, usage: &Usage) -> Answer {
     let own = match usage {
+        Usage::Help => return help(Exit::Done, Vec::new()),
         Usage::Mixed | Usage::NotOneFile if !flags.img_mix_message => {
             return help(Exit::Failed, Vec::new());
         }
@@ -94,7 +97,7 @@ fn getopt(usage: &Usage) -> Option<String> {
             .map(ToOwned::to_owned)
     };
     match usage {
-        Usage::Mixed | Usage::NotOneFile => None,
+        Usage::Help | Usage::Mixed | Usage::NotOneFile => None,
         Usage::Unknown(option) => Some(match short(option) {
             Some(short) => format!("invalid option -- '{short}'"),
             None => format!("unrecognized option '{option}'"),

@@ -24,7 +24,7 @@ use stillpoint_store::world::Moment;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Does what the words ask for, or passes them on.
-pub fn run(arguments: Arguments, context: &Context) -> Result<Answer> {
+pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let asked = interpret(&scan(&spec(), &arguments.words))?;
     let context = Context {
         store: asked.store.clone().unwrap_or_else(|| context.store.clone()),
@@ -109,9 +109,6 @@ impl Asking {
     }
 
     fn answer(&self, opened: Opened, context: &Context) -> Answer {
-        if self.asked.help {
-            return say::help(Exit::Done, Vec::new());
-        }
         if let Some(usage) = &self.asked.usage {
             return say::usage(&self.flags, usage);
         }
