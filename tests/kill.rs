@@ -455,6 +455,12 @@ impl Model {
                 .says("still goto --finish")
                 .says("still goto --undo");
         }
+        for action in ["-c", "-a", "-d"] {
+            self.home
+                .run(&["qemu-img", "snapshot", action, name, device])
+                .code(1)
+                .says("still goto --finish");
+        }
     }
 
     fn check_one(&self, snapshot: &(String, String)) {
