@@ -1,13 +1,11 @@
 //! Snapshots of one, some or all devices: one group, one entry, all or none.
 
 use crate::name::check_snapshot_name;
+use crate::select::Selector;
 use crate::system::{System, check_unmarked, choose};
 use crate::vm_state::{Source, VmState, chosen};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use stillpoint_store::catalog::{Catalog, DeviceState};
 use stillpoint_store::format::entry::{Content, Op, SessionKind};
 use stillpoint_store::format::snapshot::SnapshotRecord;
@@ -30,8 +28,11 @@ pub struct Create {
     pub name: Option<String>,
     /// The devices; by default all that are attached.
     pub devices: Vec<String>,
-    /// Byte ranges outside of which the image is trusted to be as at the last snapshot; for one device.
+    /// Byte ranges outside of which the image is trusted to be what its base holds, the snapshot that it comes from: the
+    /// last one made of it or gone to. For one device. Without a base everything is read.
     pub changed: Option<Vec<Range<u64>>>,
+    /// The snapshot that `changed` is relative to: refused where the base holds something else.
+    pub since: Option<String>,
     /// VM clock since boot, nanoseconds; 0 where there is none.
     pub vm_clock_nsec: u64,
     /// Instruction count, where the VM counts.
@@ -157,6 +158,9 @@ impl System {
                 "a change map is for one device; name it",
             ));
         }
+        if let Some(since) = &create.since {
+            check_since(&self.store.catalog(), &devices, since)?;
+        }
         check_free(
             &self.store.catalog(),
             &devices,
@@ -246,11 +250,14 @@ impl System {
                 .filter_map(|d| Some((d, d.image.as_ref()?)))
         };
         let mut inputs: Vec<Input<'_>> = images()
-            .map(|(d, image)| Input {
-                file: image.file(),
-                size: image.size(),
-                parent: d.parent.filter(reachable),
-                changed: from.changed,
+            .map(|(d, image)| {
+                let parent = d.parent.filter(reachable);
+                Input {
+                    file: image.file(),
+                    size: image.size(),
+                    parent,
+                    changed: from.changed.filter(|_| self.may_trust_changes(d, parent)),
+                }
             })
             .collect();
         if let Some(vm) = from.vm {
@@ -272,8 +279,13 @@ impl System {
         let vm_state = from.vm.and_then(|vm| Some((vm.device, read.pop()?)));
         let mut read = read.into_iter();
         let none = || {
-            let why = "the device has neither an image nor contents";
-            Error::invalid("making a snapshot", why)
+            Error::invalid(
+                "making a snapshot",
+                "a device has neither an image nor contents",
+            )
+            .hint(
+                "`still device attach NAME IMAGE` gives it an image, a goto with --device contents",
+            )
         };
         let taken = |(i, d): (usize, &Locked)| {
             let disk = match (&d.image, d.head) {
@@ -289,6 +301,18 @@ impl System {
             })
         };
         from.devices.iter().enumerate().map(taken).collect()
+    }
+
+    /// What a change map leaves out is the base's, and nobody else's: a parent that was guessed will not do.
+    fn may_trust_changes(&self, d: &Locked, parent: Option<Content>) -> bool {
+        let trusted = d.parent_uid.is_some() && parent.is_some();
+        if !trusted {
+            self.store.say(&format!(
+                "the snapshot that {} comes from is gone: everything is read",
+                d.name
+            ));
+        }
+        trusted
     }
 
     /// Opens and locks the images of the devices, in one order everywhere, and only then reads what the log says of them:
@@ -309,8 +333,7 @@ impl System {
                     )
                     .detail("it was added as read-only"));
                 }
-                let path = Path::new(OsStr::from_bytes(&attachment.path));
-                images.insert(d.uid, Image::open(&*self.disk, path, access)?);
+                images.insert(d.uid, self.open_image(&d.name, attachment, access)?);
             }
         }
         let catalog = self.store.refresh()?;
@@ -348,6 +371,34 @@ fn locked(catalog: &Catalog, d: &DeviceState, image: Option<Image>) -> Locked {
         vm_parent: vm_parent(catalog, d),
         read_only: d.attachment.as_ref().is_some_and(|a| a.read_only),
     }
+}
+
+/// Whoever resets a dirty bitmap at a snapshot says which: a map of another one would leave changes out.
+fn check_since(catalog: &Catalog, devices: &[Locked], since: &str) -> Result<()> {
+    let selector = Selector::parse(since)?;
+    for d in devices {
+        let named = selector.get(catalog, crate::select::device(catalog, &d.name)?)?;
+        let base = d.parent_uid.and_then(|uid| catalog.snapshot(&uid));
+        if base.is_some_and(|b| b.record.content == named.record.content) {
+            continue;
+        }
+        let comes_from = base.map_or_else(
+            || "its image comes from no snapshot".to_owned(),
+            |b| {
+                format!(
+                    "its image comes from {:?}",
+                    crate::view::text(&b.record.name)
+                )
+            },
+        );
+        let why = format!(
+            "the changes of device {:?} are not since {selector}: {comes_from}",
+            d.name
+        );
+        return Err(Error::invalid("making a snapshot", why)
+            .hint("leave --changed away: then everything is read"));
+    }
+    Ok(())
 }
 
 /// The newest VM state of the device: between two saves of a VM most pages are the same.
@@ -455,17 +506,22 @@ pub(crate) fn name_of(moment: Moment) -> String {
     format!("{year:04}{month:02}{day:02}-{h:02}{m:02}{s:02}")
 }
 
-/// Year, month and day of a count of days since 1970-01-01, in the proleptic Gregorian calendar.
-pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
+/// Year, month and day of a day counted from 1970, in the Gregorian calendar.
+/// Years begin in March here, so that the leap day is a year's last.
+pub fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days.saturating_add(719_468); // from 0000-03-01
+    let era = days.div_euclid(146_097); // 400 years
+    let of_era = days.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ mod system;
 mod view;
 mod vm_state;
 
-pub use create::{Create, Created, CreatedDevice};
+pub use create::{Create, Created, CreatedDevice, civil};
 pub use delete::{Deleted, DeletedSnapshot};
 pub use disk::{Exported, Output};
 pub use goto::{GotoReport, WentDevice};
@@ -76,8 +76,13 @@ pub use raw::{ChooseRawId, CreateRaw, RawSnapshot};
 pub use read::{Part, VIEW_CACHE_BYTES};
 pub use select::{Selector, SnapshotRef};
 pub use system::{OpenOptions, System, rescue};
-pub use view::{DeviceView, SnapshotView};
+pub use view::{DeviceView, SnapshotView, text};
 pub use vm_state::{VmBytes, VmState};
+
+/// The examples of the guide are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/API.md")]
+struct Guide;
 
 pub use stillpoint_store as store;
 pub use stillpoint_store::ops::view::{Extent, Reader, View};

@@ -163,8 +163,8 @@ impl Arena {
 
     /// An answer that is no success must be one that a caller can live with.
     fn note(&self, what: &str, e: &Error) {
-        use ErrorKind::{AlreadyExists, Busy, NotFound};
-        let known = matches!(e.kind(), AlreadyExists | Busy | NotFound);
+        use ErrorKind::{AlreadyExists, Busy, NotFound, Refused};
+        let known = matches!(e.kind(), AlreadyExists | Busy | NotFound | Refused);
         assert!(known || is_unclear(e), "{what}: {e:?}");
         if std::env::var_os("STILL_SEED").is_some() {
             eprintln!("{what}: {e:?}");

@@ -19,9 +19,20 @@ use stillpoint_store::Result;
 #[command(after_help = "\
 All snapshots of a group exist, or none does.
 
+A change map is QEMU's dirty bitmap of the disk, as NBD shows it, begun or cleared at the device's last snapshot or later
+goto, or before. What it leaves out is taken from that snapshot; of the rest 1 % is read as an audit, and one difference
+there makes create read everything. So does a device whose last snapshot was deleted, and a map without any change, which
+a plain map of a full image cannot be told from. With the bitmap exported under the name web1 (QMP block-export-add with
+\"bitmaps\": [\"since-monday\"], or qemu-nbd -B since-monday):
+
+  qemu-img map --output=json --image-opts driver=nbd,server.type=unix,\
+    server.path=/run/web1.sock,export=web1,\
+    x-dirty-bitmap=qemu:dirty-bitmap:since-monday > map.json
+
 Examples:
   still create monday
   still create before-upgrade --device web1 --device db1
+  still create tuesday --device web1 --changed map.json --since monday
   still create paused --vm-state ram.bin --vm-clock 61000000000
 
 VM state goes to one device of the group: the first whose image may be written, unless --vm-device names another.")]
@@ -31,10 +42,12 @@ pub struct Arguments {
     /// Only this device; may be given again
     #[arg(long = "device", value_name = "D")]
     devices: Vec<String>,
-    /// Read only what this map says has changed, as `qemu-img map --output=json` prints a dirty bitmap; of the rest 1 % is
-    /// read as an audit
+    /// Read only what this map of a dirty bitmap says has changed; see below
     #[arg(long, value_name = "MAP")]
     changed: Option<PathBuf>,
+    /// The snapshot at which the bitmap of --changed was begun or cleared: refused when the image comes from another
+    #[arg(long, value_name = "SNAP", requires = "changed")]
+    since: Option<String>,
     /// File with the VM's saved state, stored with the snapshot; - is standard input
     #[arg(long, value_name = "FILE")]
     vm_state: Option<PathBuf>,
@@ -56,11 +69,16 @@ pub struct Arguments {
 
 /// Makes the group.
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
-    let changed = arguments
+    let mut changed = arguments
         .changed
         .as_deref()
         .map(changed::read)
         .transpose()?;
+    if changed.take_if(|map| map.ranges.is_empty()).is_some() && !context.quiet {
+        eprintln!(
+            "still: the change map has no change in it, as the plain map of a full image: everything is read"
+        );
+    }
     let _line = context.watch("create");
     call(arguments, changed.as_ref(), context).map(Answer::of)
 }
@@ -71,6 +89,7 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
         name: arguments.name.clone(),
         devices: arguments.devices.clone(),
         changed: changed.map(ranges),
+        since: arguments.since.clone(),
         vm_clock_nsec: arguments.vm_clock,
         icount: arguments.icount,
     };
@@ -113,7 +132,7 @@ impl Report for Created {
             ("STORED", Align::Right),
         ]);
         let (mut read, mut stored) = (0, 0);
-        let mut vm_states = Vec::new();
+        let mut vm_states = String::new();
         for snapshot in &self.snapshots {
             read += snapshot.read_bytes;
             stored += snapshot.stored_bytes;
@@ -128,22 +147,21 @@ impl Report for Created {
             ]);
             if let Some(vm) = &snapshot.vm_state {
                 stored += vm.stored_bytes;
-                vm_states.push(format!(
+                vm_states.extend([format!(
                     "VM state on {}: {}, {} new, {} stored\n",
                     escape(&snapshot.device),
                     units::size(vm.size_bytes),
                     units::size(vm.new_bytes),
                     units::size(vm.stored_bytes)
-                ));
+                )]);
             }
         }
         let name = self.snapshots.first().map_or("", |snapshot| &snapshot.name);
         let devices = units::number_of(self.snapshots.len() as u64, "device");
         let took = units::seconds(self.seconds);
         format!(
-            "{}{}created {} on {devices} in {took}: {} read, {} stored\n",
+            "{}{vm_states}created {} on {devices} in {took}: {} read, {} stored\n",
             table.text(),
-            vm_states.concat(),
             escape(name),
             units::size(read),
             units::size(stored)
