@@ -19,7 +19,7 @@
  *    stored, as by QEMU. Strings that are returned belong to the library; each function says for how long.
  *  - Nodes are handles: a stale one is an error, and nothing worse.
  *  - Any thread may call. Calls on the nodes of one graph wait for each other, those on different graphs do not.
- *  - No panic, exception or signal leaves the library; what breaks inside it is -EIO and an Error object.
+ *  - No panic leaves the library: what breaks inside it is -EIO and an Error object.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */

@@ -215,6 +215,27 @@ static void one_node(BlockDriverState *bs)
     CHECK(stillpoint_remove_bitmap(bs, "dirty", &error_) == 1);
 }
 
+/* The image grows after its snapshot. */
+static void resized(BlockDriverState *bs)
+{
+    QEMUSnapshotInfo sn;
+    memset(&sn, 0, sizeof(sn));
+    strcpy(sn.name, "small");
+    fill("a.raw", 1);
+    CHECK(bdrv_snapshot_create(bs, &sn) == 0);
+    FILE *file = fopen(in_folder("a.raw"), "ab");
+    CHECK(file != NULL && fwrite("longer", 1, 6, file) == 6 && fclose(file) == 0);
+    CHECK(stillpoint_getlength(bs, &error_) == DISK_BYTES + 6);
+    CHECK(go_to(bs, "small") == (V >= 501 ? 0 : -ENOTSUP));
+#if V < 501
+    /* What QEMU wrote to standard error. */
+    CHECK(strstr(stillpoint_last_error(), "262144 bytes") != NULL);
+    fill("a.raw", 1);
+#endif
+    CHECK(stillpoint_getlength(bs, &error_) == DISK_BYTES);
+    CHECK(delete_id(bs, sn.id_str) == 0);
+}
+
 #if V >= 600
 static void group(BlockDriverState *a, BlockDriverState *b)
 {
@@ -449,6 +470,7 @@ int main(int argc, char **argv)
     BlockDriverState *a = stillpoint_attach(store, "a", &error_);
     CHECK(a != NULL && stillpoint_attach(store, "nix", NULL) == NULL);
     one_node(a);
+    resized(a);
     BlockDriverState *b = stillpoint_attach_node(store, "b", "node-b", &error_);
     BlockDriverState *c = stillpoint_attach_node(store, "c", "node-c", &error_);
     CHECK(b != NULL && c != NULL && stillpoint_get_node_flags(c) == STILLPOINT_NODE_READ_ONLY);
