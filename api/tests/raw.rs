@@ -1,5 +1,10 @@
 //! Snapshots byte for byte: what QEMU could name is stored, chosen by uid, and never guessed at by the native verbs.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by its panic"
+)]
+
 mod support;
 
 use std::fs;

@@ -199,7 +199,9 @@ mod tests {
         }
         assert_eq!(said(), "f: second");
         // SAFETY: it was put there and not freed.
-        let pretty = unsafe { CStr::from_ptr(crate::stillpoint_error_get_pretty(error)) };
+        let pretty = unsafe { crate::stillpoint_error_get_pretty(error) };
+        // SAFETY: the text lives as long as the object.
+        let pretty = unsafe { CStr::from_ptr(pretty) };
         assert_eq!(pretty, c"first");
         // SAFETY: it is freed once.
         unsafe { crate::stillpoint_error_free(error) };

@@ -357,16 +357,7 @@ pub fn frame_check(bytes: &[u8]) -> Result<FrameHeader> {
 
 /// Checks and decodes a whole frame of a pack of `kind` in a store with clusters of `cluster_bytes`.
 pub fn decode_frame(kind: PackKind, cluster_bytes: u32, bytes: &[u8]) -> Result<DecodedFrame> {
-    decode_frame_into(kind, cluster_bytes, bytes, Vec::new())
-}
-
-/// `decode_frame` into a buffer that was used before.
-pub fn decode_frame_into(
-    kind: PackKind,
-    cluster_bytes: u32,
-    bytes: &[u8],
-    mut buffer: Vec<u8>,
-) -> Result<DecodedFrame> {
+    let mut buffer = Vec::new();
     let header = frame_check(bytes)?;
     if header.stored_bytes(kind) != bytes.len() {
         return Err(bad_frame("it is one of another kind of pack"));

@@ -61,11 +61,6 @@ impl Image {
         &self.path
     }
 
-    /// Change marks when it was opened.
-    pub fn stamp(&self) -> &Stamp {
-        &self.stamp
-    }
-
     /// `Busy` if anybody has changed, removed or replaced the image since it was opened: then what was read may be a mix
     /// of old and new. One's own writes count as well.
     pub fn check_unchanged(&self) -> Result<()> {

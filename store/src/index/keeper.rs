@@ -29,24 +29,12 @@ pub struct CatchUp {
     pub unread: u64,
 }
 
-/// What the index did for this process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct KeeperStats {
-    /// Keys asked for.
-    pub lookups: u64,
-    /// Of these, keys of which it knew a place.
-    pub found: u64,
-    /// Times that it failed and was thrown away.
-    pub failures: u64,
-}
-
 /// Owns the index, once somebody has asked for it. All calls may come from several threads.
 pub struct Keeper {
     home: Arc<dyn IndexHome>,
     say: Say,
     state: RwLock<State>,
-    lookups: AtomicU64,
-    found: AtomicU64,
+    /// Times that it failed and was thrown away.
     failures: AtomicU64,
 }
 
@@ -73,15 +61,12 @@ impl fmt::Debug for Keeper {
 impl Keeper {
     /// Nothing is opened yet.
     pub fn new(home: Arc<dyn IndexHome>, say: Say) -> Self {
-        let count = AtomicU64::default;
         let state = RwLock::new(State::Closed);
         Self {
             home,
             say,
             state,
-            lookups: count(),
-            found: count(),
-            failures: count(),
+            failures: AtomicU64::new(0),
         }
     }
 
@@ -95,54 +80,22 @@ impl Keeper {
         matches!(*self.state(), State::Closed)
     }
 
-    /// What the index did so far.
-    pub fn stats(&self) -> KeeperStats {
-        KeeperStats {
-            lookups: self.lookups.load(Relaxed),
-            found: self.found.load(Relaxed),
-            failures: self.failures.load(Relaxed),
-        }
-    }
-
     /// Where a cluster may be. Never fails: without an index, nothing is known. Does not open it.
     pub fn lookup(&self, key: &Key) -> Places {
-        let mut found = Places::default();
-        self.lookup_each(std::slice::from_ref(key), |places| found = places);
-        found
-    }
-
-    /// Where clusters may be, one answer a key, appended to `out`.
-    pub fn lookup_many(&self, keys: &[Key], out: &mut Vec<Places>) {
-        let wanted = out.len() + keys.len();
-        self.lookup_each(keys, |places| out.push(places));
-        out.resize(wanted, Places::default());
-    }
-
-    /// Calls `each` in order; stops when the index is missing or fails.
-    fn lookup_each(&self, keys: &[Key], mut each: impl FnMut(Places)) {
-        let failed = {
+        let found = {
             let state = self.state();
             let State::Open { index, filled } = &*state else {
-                return;
+                return Places::default();
             };
             if !filled.load(Relaxed) {
-                return;
+                return Places::default();
             }
-            self.lookups.fetch_add(keys.len() as u64, Relaxed);
-            fenced(|| {
-                for key in keys {
-                    let places = index.lookup(key)?;
-                    if places != Places::default() {
-                        self.found.fetch_add(1, Relaxed);
-                    }
-                    each(places);
-                }
-                Ok(())
-            })
+            fenced(|| index.lookup(key))
         };
-        if let Err(e) = failed {
+        found.unwrap_or_else(|e| {
             self.give_up(&e);
-        }
+            Places::default()
+        })
     }
 
     /// Makes the index hold exactly the live packs, opening it first. Packs whose table cannot be read are left out.

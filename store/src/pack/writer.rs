@@ -38,24 +38,13 @@ pub struct SealedPack {
 impl PackBuilder {
     /// An empty pack.
     pub fn new(store: Uid, name: PackName, kind: PackKind, cluster_bytes: u32) -> Self {
-        Self::with_buffer(store, name, kind, cluster_bytes, Vec::new())
-    }
-
-    /// An empty pack in the buffer of one that has been put.
-    pub fn with_buffer(
-        store: Uid,
-        name: PackName,
-        kind: PackKind,
-        cluster_bytes: u32,
-        mut buffer: Vec<u8>,
-    ) -> Self {
         let header = PackHeader {
             name,
             kind,
             cluster_bytes,
             store,
         };
-        buffer.clear();
+        let mut buffer = Vec::new();
         buffer.reserve_exact(PACK_BYTES_TARGET as usize);
         buffer.extend_from_slice(&header.encode());
         let (blocks, entries) = (Vec::new(), Vec::new());
@@ -272,17 +261,5 @@ mod tests {
                 "{counts:?}"
             );
         }
-    }
-
-    #[test]
-    fn a_buffer_is_used_again() {
-        let used = pack(0, &[5]).bytes;
-        let at = used.as_ptr();
-        let mut builder = PackBuilder::with_buffer(STORE, name(1), PackKind::Clusters, C, used);
-        let (frame, hashes) = frame(0..2);
-        builder.push(&frame, &hashes);
-        let sealed = builder.seal();
-        assert_eq!(sealed.bytes.as_ptr(), at);
-        assert_eq!(sealed.bytes, pack(1, &[2]).bytes);
     }
 }

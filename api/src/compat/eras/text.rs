@@ -1,6 +1,6 @@
 //! The table as text: for `still eras` and as a document.
 
-use super::{AXES, ERAS, Era};
+use super::{AXES, ERAS, Era, Step};
 use crate::compat::release::Release;
 use std::fmt::Write as _;
 
@@ -64,10 +64,13 @@ pub fn markdown() -> String {
         "| era | releases | what starts with it |\n|---|---|---|",
     );
     for era in ERAS {
-        line(
-            &mut out,
-            &format!("| `{}` | {} | {} |", era.key, era.range(), era.starts),
+        let row = format!(
+            "| `{}` | {} | {} |",
+            era.key,
+            era.range(),
+            plain(era.starts)
         );
+        line(&mut out, &row);
     }
     line(&mut out, "\n## Axes\n");
     line(
@@ -79,21 +82,23 @@ pub fn markdown() -> String {
         "| axis | what it decides | releases |\n|---|---|---|",
     );
     for axis in AXES {
-        let now = axis.value(Release::DEFAULT);
-        let one = |(range, text): (String, &str)| {
-            let bold = if text == now { "**" } else { "" };
-            format!("{bold}{range}: {text}{bold}")
+        let now = axis.step(Release::DEFAULT);
+        let one = |((range, text), step): ((String, &str), &Step)| {
+            let bold = if std::ptr::eq(step, now) { "**" } else { "" };
+            format!("{bold}{range}: {}{bold}", plain(text))
         };
-        let values: Vec<String> = axis.ranges().into_iter().map(one).collect();
-        let row = format!(
-            "| `{}` | {} | {} |",
-            axis.name,
-            axis.about,
-            values.join("<br>")
-        );
+        let ranges = axis.ranges().into_iter().zip(axis.steps);
+        let values: Vec<String> = ranges.map(one).collect();
+        let (name, about) = (axis.name, plain(axis.about));
+        let row = format!("| `{name}` | {about} | {} |", values.join("<br>"));
         line(&mut out, &row);
     }
     out
+}
+
+/// What would be emphasis is an asterisk.
+fn plain(text: &str) -> String {
+    text.replace('*', "\\*")
 }
 
 const INTRODUCTION: &str = "\

@@ -6,6 +6,7 @@ mod delete;
 mod find;
 mod goto;
 mod graph;
+mod img;
 mod iotests;
 mod load_tmp;
 mod loadvm;
