@@ -19,7 +19,8 @@ use std::path::PathBuf;
     after_help = "\
 SNAP is a snapshot's name, name:N or id:N. D@SNAP is that snapshot of device D; D alone is its head.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 no such device or snapshot, 4 corruption found, 5 busy.
+Exit codes: 0 done, 1 failed, 2 usage, 3 no such device or snapshot, 4 corruption found, 5 busy,
+130 stopped by Ctrl-C or SIGTERM.
 
 Example, from nothing to a snapshot of a disk:
   still init
@@ -55,7 +56,7 @@ pub enum Command {
     Init(init::Arguments),
     /// Show the whole tour on a copy of an image, or on a made-up disk
     Demo(demo::Arguments),
-    /// Add, list and remove devices
+    /// Add, list and remove devices, change their images
     #[command(subcommand)]
     Device(device::Verb),
     /// Snapshot all attached devices, or some, as one group

@@ -25,12 +25,11 @@ fn main() -> ExitCode {
     let context = Context::of(&cli);
     // Without the handler a signal ends the process at once, which every verb survives too.
     let _ = signals::watch(context.progress.clone());
-    let exit = match commands::run(cli.command, &context) {
+    match commands::run(cli.command, &context) {
         Ok(answer) => output::print(&answer, &context),
-        Err(error) => Ok(output::error::print(&error, &context)),
-    };
-    exit.unwrap_or_else(|error| output::stdout_failed(&error))
-        .into()
+        Err(error) => output::error::print(&error, &context),
+    }
+    .into()
 }
 
 impl From<Exit> for ExitCode {

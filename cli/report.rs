@@ -26,7 +26,7 @@ pub struct Device {
     pub uid: String,
     /// Where its bytes live outside the store; null when nothing is attached.
     pub attachment: Option<Attachment>,
-    /// Size of the head; null before the first snapshot.
+    /// Size of the head, else of the newest snapshot, else of the image; null where nothing can be asked.
     pub size_bytes: Option<u64>,
     /// Number of snapshots.
     pub snapshots: u64,
@@ -52,14 +52,14 @@ pub struct Devices {
     pub devices: Vec<Device>,
 }
 
-/// `device add` and `device remove`.
+/// `device add`, `attach`, `detach` and `remove`.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceChanged {
     /// Name.
     pub device: String,
-    /// `added` or `removed`.
+    /// `added`, `attached`, `detached` or `removed`.
     pub action: &'static str,
-    /// Path of the image, where one was added.
+    /// Path of the image, where one was given.
     pub image: Option<String>,
 }
 
@@ -136,7 +136,7 @@ pub struct Found {
     pub snapshot: String,
     /// Where it is.
     pub copies: Vec<Snapshot>,
-    /// Devices that do not have it; goto of all devices would be refused.
+    /// Attached devices that do not have it: goto without --device is refused.
     pub missing_on: Vec<String>,
 }
 
@@ -216,7 +216,10 @@ pub struct Deleted {
     pub dry_run: bool,
     /// The snapshots.
     pub snapshots: Vec<DeletedSnapshot>,
-    /// What `gc --all` frees now that they are gone; null when it was not computed.
+    /// Devices without any snapshot now whose present contents lie in the store: they keep their bytes until
+    /// `device remove`.
+    pub kept_by_heads: Vec<String>,
+    /// What `gc --all` would free more than it would anyway; null when it was not a dry run.
     pub reclaimable_bytes: Option<u64>,
 }
 
@@ -268,7 +271,7 @@ pub struct Verified {
 /// Stored bytes that are not what was stored.
 #[derive(Debug, Clone, Serialize)]
 pub struct Damage {
-    /// Where they lie in the store.
+    /// Where they lie in the store, or `D@SNAP` or `D` where no copy is left that could be pointed at.
     pub place: String,
     /// Byte offset in it, where known.
     pub offset: Option<u64>,
@@ -335,7 +338,8 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// The snapshots that were asked about.
     pub targets: Vec<TargetStats>,
-    /// What `gc --all` would free if all of these were deleted; null when none were named.
+    /// What `gc --all` would free more than it would anyway if all of these snapshots were deleted; null when none were
+    /// named.
     pub freed_if_deleted_bytes: Option<u64>,
 }
 
@@ -348,8 +352,8 @@ pub struct TargetStats {
     pub size_bytes: u64,
     /// Of these, bytes that are data.
     pub data_bytes: u64,
-    /// What `gc --all` would free if it alone were deleted.
-    pub freed_if_deleted_bytes: u64,
+    /// What `gc --all` would free more than it would anyway if it alone were deleted; null for a head.
+    pub freed_if_deleted_bytes: Option<u64>,
 }
 
 /// `rebuild-index`.
@@ -366,7 +370,7 @@ pub struct Rebuilt {
 /// `rescue`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rescued {
-    /// What was saved, in part or whole.
+    /// What was saved, in part or whole, by device and date.
     pub images: Vec<RescuedImage>,
     /// Parts of the store that could not be read, in words.
     pub unreadable: Vec<String>,
@@ -387,4 +391,6 @@ pub struct RescuedImage {
     pub size_bytes: u64,
     /// Bytes that could not be found and are zeros in the image.
     pub missing_bytes: u64,
+    /// The log, as far as it can be read, does not list it: it was deleted, or the entry that made it is lost.
+    pub unlisted: bool,
 }

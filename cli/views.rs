@@ -16,7 +16,7 @@ pub fn device(view: &DeviceView) -> Device {
         name: view.name.clone(),
         uid: view.uid.to_string(),
         attachment: image,
-        size_bytes: view.head.map(|head| head.size),
+        size_bytes: view.size,
         snapshots: view.snapshots,
         goto_unfinished: view.in_goto,
     }

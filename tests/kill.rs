@@ -377,19 +377,20 @@ impl Model {
             .collect()
     }
 
-    /// Every verb that touches the device says what comes first.
+    /// Verbs that use the image or the device's state say what comes first; what only reads the store goes on.
     fn check_refused(&self, device: &str, name: &str) {
-        let refused: [&[&str]; 5] = [
+        let refused: [&[&str]; 6] = [
             &["create", "never", "--device", device],
             &["create", "never"],
             &["goto", name, "--device", device],
             &["delete", name, "--device", device],
             &["device", "remove", device],
+            &["device", "detach", device],
         ];
         for arguments in refused {
             self.home
                 .run(arguments)
-                .code(5)
+                .code(1)
                 .says("still goto --finish")
                 .says("still goto --undo");
         }

@@ -1,12 +1,10 @@
 //! Snapshots of one, some or all devices: one group, one entry, all or none.
 
 use crate::name::check_snapshot_name;
+use crate::select::Selector;
 use crate::system::{System, check_unmarked, choose};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use stillpoint_store::catalog::{Catalog, DeviceState};
 use stillpoint_store::format::entry::{Content, Op, SessionKind};
 use stillpoint_store::format::snapshot::SnapshotRecord;
@@ -29,8 +27,11 @@ pub struct Create {
     pub name: Option<String>,
     /// The devices; by default all that are attached.
     pub devices: Vec<String>,
-    /// Byte ranges outside of which the image is trusted to be as at the last snapshot; for one device.
+    /// Byte ranges outside of which the image is trusted to be what its base holds, the snapshot that it comes from: the
+    /// last one made of it or gone to. For one device. Without a base everything is read.
     pub changed: Option<Vec<Range<u64>>>,
+    /// The snapshot that `changed` is relative to: refused where the base holds something else.
+    pub since: Option<String>,
 }
 
 /// A group that was made.
@@ -88,6 +89,9 @@ impl System {
                 "making a snapshot",
                 "a change map is for one device; name it",
             ));
+        }
+        if let Some(since) = &create.since {
+            check_since(&self.store.catalog(), &devices, since)?;
         }
         check_free(
             &self.store.catalog(),
@@ -170,11 +174,14 @@ impl System {
             .collect();
         let inputs: Vec<Input<'_>> = images
             .iter()
-            .map(|(d, image)| Input {
-                file: image.file(),
-                size: image.size(),
-                parent: d.parent.filter(|p| catalog.reachable(&p.root)),
-                changed,
+            .map(|(d, image)| {
+                let parent = d.parent.filter(|p| catalog.reachable(&p.root));
+                Input {
+                    file: image.file(),
+                    size: image.size(),
+                    parent,
+                    changed: changed.filter(|_| self.may_trust_changes(d, parent)),
+                }
             })
             .collect();
         let read = writer.ingest(&inputs, progress);
@@ -186,7 +193,10 @@ impl System {
         let none = || {
             Error::invalid(
                 "making a snapshot",
-                "the device has neither an image nor contents",
+                "a device has neither an image nor contents",
+            )
+            .hint(
+                "`still device attach NAME IMAGE` gives it an image, a goto with --device contents",
             )
         };
         devices
@@ -200,6 +210,18 @@ impl System {
                 (None, None) => Err(none()),
             })
             .collect()
+    }
+
+    /// What a change map leaves out is the base's, and nobody else's: a parent that was guessed will not do.
+    fn may_trust_changes(&self, d: &Locked, parent: Option<Content>) -> bool {
+        let trusted = d.parent_uid.is_some() && parent.is_some();
+        if !trusted {
+            self.store.say(&format!(
+                "the snapshot that {} comes from is gone: everything is read",
+                d.name
+            ));
+        }
+        trusted
     }
 
     /// Opens and locks the images of the devices, in one order everywhere, and only then reads what the log says of them:
@@ -220,8 +242,7 @@ impl System {
                     )
                     .detail("it was added as read-only"));
                 }
-                let path = Path::new(OsStr::from_bytes(&attachment.path));
-                images.insert(d.uid, Image::open(&*self.disk, path, access)?);
+                images.insert(d.uid, self.open_image(&d.name, attachment, access)?);
             }
         }
         let catalog = self.store.refresh()?;
@@ -257,6 +278,34 @@ fn locked(catalog: &Catalog, d: &DeviceState, image: Option<Image>) -> Locked {
         parent: guess.map(|s| s.record.content),
         parent_uid: d.base,
     }
+}
+
+/// Whoever resets a dirty bitmap at a snapshot says which: a map of another one would leave changes out.
+fn check_since(catalog: &Catalog, devices: &[Locked], since: &str) -> Result<()> {
+    let selector = Selector::parse(since)?;
+    for d in devices {
+        let named = selector.get(catalog, crate::select::device(catalog, &d.name)?)?;
+        let base = d.parent_uid.and_then(|uid| catalog.snapshot(&uid));
+        if base.is_some_and(|b| b.record.content == named.record.content) {
+            continue;
+        }
+        let comes_from = base.map_or_else(
+            || "its image comes from no snapshot".to_owned(),
+            |b| {
+                format!(
+                    "its image comes from {:?}",
+                    crate::view::text(&b.record.name)
+                )
+            },
+        );
+        let why = format!(
+            "the changes of device {:?} are not since {selector}: {comes_from}",
+            d.name
+        );
+        return Err(Error::invalid("making a snapshot", why)
+            .hint("leave --changed away: then everything is read"));
+    }
+    Ok(())
 }
 
 /// What the snapshots of a group share.
@@ -359,17 +408,22 @@ pub(crate) fn name_of(moment: Moment) -> String {
     format!("{year:04}{month:02}{day:02}-{h:02}{m:02}{s:02}")
 }
 
-/// Year, month and day of a count of days since 1970-01-01, in the proleptic Gregorian calendar.
-pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
+/// Year, month and day of a day counted from 1970, in the Gregorian calendar.
+/// Years begin in March here, so that the leap day is a year's last.
+pub fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days.saturating_add(719_468); // from 0000-03-01
+    let era = days.div_euclid(146_097); // 400 years
+    let of_era = days.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod select;
 mod system;
 mod view;
 
-pub use create::{Create, Created, CreatedDevice};
+pub use create::{Create, Created, CreatedDevice, civil};
 pub use delete::{Deleted, DeletedSnapshot};
 pub use disk::{Exported, Output};
 pub use goto::{GotoReport, WentDevice};
@@ -25,7 +25,7 @@ pub use name::{check_device_name, check_snapshot_name};
 pub use raw::{ChooseRawId, CreateRaw, RawSnapshot};
 pub use select::{Selector, SnapshotRef};
 pub use system::{OpenOptions, System, rescue};
-pub use view::{DeviceView, SnapshotView};
+pub use view::{DeviceView, SnapshotView, text};
 
 pub use stillpoint_store as store;
 pub use stillpoint_store::{Error, ErrorKind, Result};

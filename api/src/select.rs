@@ -66,7 +66,7 @@ impl Selector {
             let why = format!("device {:?} has several such snapshots", device.name);
             let hint = format!(
                 "choose by id, as in id:{}",
-                String::from_utf8_lossy(&second.record.id)
+                crate::view::text(&second.record.id)
             );
             return Err(Error::invalid(format!("looking for snapshot {self}"), why).hint(hint));
         }

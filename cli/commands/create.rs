@@ -19,28 +19,46 @@ use stillpoint_store::Result;
 #[command(after_help = "\
 All snapshots of a group exist, or none does.
 
+A change map is QEMU's dirty bitmap of the disk, as NBD shows it, begun or cleared at the device's last snapshot or later
+goto, or before. What it leaves out is taken from that snapshot; of the rest 1 % is read as an audit, and one difference
+there makes create read everything. So does a device whose last snapshot was deleted, and a map without any change, which
+a plain map of a full image cannot be told from. With the bitmap exported under the name web1 (QMP block-export-add with
+\"bitmaps\": [\"since-monday\"], or qemu-nbd -B since-monday):
+
+  qemu-img map --output=json --image-opts driver=nbd,server.type=unix,\
+    server.path=/run/web1.sock,export=web1,\
+    x-dirty-bitmap=qemu:dirty-bitmap:since-monday > map.json
+
 Examples:
   still create monday
-  still create before-upgrade --device web1 --device db1")]
+  still create before-upgrade --device web1 --device db1
+  still create tuesday --device web1 --changed map.json --since monday")]
 pub struct Arguments {
     /// Name of the snapshot [default: the store chooses one]
     name: Option<String>,
     /// Only this device; may be given again
     #[arg(long = "device", value_name = "D")]
     devices: Vec<String>,
-    /// Read only what this map says has changed, as `qemu-img map --output=json` prints a dirty bitmap; of the rest 1 % is
-    /// read as an audit
+    /// Read only what this map of a dirty bitmap says has changed; see below
     #[arg(long, value_name = "MAP")]
     changed: Option<PathBuf>,
+    /// The snapshot at which the bitmap of --changed was begun or cleared: refused when the image comes from another
+    #[arg(long, value_name = "SNAP", requires = "changed")]
+    since: Option<String>,
 }
 
 /// Makes the group.
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
-    let changed = arguments
+    let mut changed = arguments
         .changed
         .as_deref()
         .map(changed::read)
         .transpose()?;
+    if changed.take_if(|map| map.ranges.is_empty()).is_some() && !context.quiet {
+        eprintln!(
+            "still: the change map has no change in it, as the plain map of a full image: everything is read"
+        );
+    }
     let _line = context.watch("create");
     call(arguments, changed.as_ref(), context).map(Answer::of)
 }
@@ -51,6 +69,7 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
         name: arguments.name.clone(),
         devices: arguments.devices.clone(),
         changed: changed.map(ranges),
+        since: arguments.since.clone(),
     };
     let made = context.open()?.create(&create, &context.progress)?;
     if made.devices.iter().any(|d| d.counts.audit_failed) && !context.quiet {

@@ -32,6 +32,7 @@ fn call(snapshot: &str, context: &Context) -> Result<Found> {
     let missing_on = system
         .devices()?
         .into_iter()
+        .filter(|d| d.image.is_some())
         .map(|d| d.name)
         .filter(|n| !has(n))
         .collect();

@@ -88,11 +88,8 @@ fn of_targets(system: &System, targets: &[String], context: &Context) -> Result<
         let content = system.resolve(target)?.0;
         let bad = system.store().check_disk(content, &context.progress)?;
         if !bad.is_empty() {
-            let extents = bad
-                .iter()
-                .map(|d| d.cluster * size..(d.cluster + 1) * size)
-                .collect();
-            damage.push(lost(target.clone(), extents));
+            let clusters = bad.iter().map(|d| d.cluster).collect();
+            damage.push(lost(target.clone(), merged(clusters, size, content.size)));
         }
     }
     let read_bytes = context.progress.bytes_done.load(Ordering::Relaxed);
@@ -105,6 +102,20 @@ fn of_targets(system: &System, targets: &[String], context: &Context) -> Result<
         damage,
         seconds: 0.0,
     })
+}
+
+/// The clusters as ranges of bytes of a disk, in order, none touching the next.
+fn merged(mut clusters: Vec<u64>, size: u64, disk_bytes: u64) -> Vec<Range<u64>> {
+    clusters.sort_unstable();
+    let mut extents: Vec<Range<u64>> = Vec::new();
+    for cluster in clusters {
+        let range = cluster * size..((cluster + 1) * size).min(disk_bytes);
+        match extents.last_mut() {
+            Some(last) if last.end >= range.start => last.end = range.end,
+            _ => extents.push(range),
+        }
+    }
+    extents
 }
 
 fn lost(target: String, extents: Vec<Range<u64>>) -> Damage {
@@ -175,6 +186,14 @@ fn of_damage(damage: &Damage) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbours_that_are_lost_are_one_extent() {
+        assert_eq!(
+            merged(vec![9, 3, 1, 2], 4096, 40_000),
+            [4096..16384, 36864..40_000]
+        );
+    }
 
     #[test]
     fn damage_is_named_with_what_it_touches_and_ends_with_4() {

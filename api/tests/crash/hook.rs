@@ -209,7 +209,7 @@ fn two_gcs_meet() {
 
 #[test]
 fn going_to_a_snapshot_that_is_being_deleted() {
-    let excused = [ErrorKind::Busy, ErrorKind::NotFound];
+    let excused = [ErrorKind::Busy, ErrorKind::Refused, ErrorKind::NotFound];
     meet(
         "goto and gc",
         &history(),
