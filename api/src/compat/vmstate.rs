@@ -57,3 +57,37 @@ pub(super) fn vmstate_driver<'g>(
         node = graph.fallback(flags, node)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compat::graph::{Node, Role};
+    use crate::compat::memory::{MemoryTable, Plain};
+    use crate::compat::qcow2::Qcow2;
+
+    #[test]
+    fn vm_state_goes_to_the_child_where_the_driver_keeps_none() {
+        let mut graph = Graph::new();
+        let disk = Box::new(Qcow2::new(MemoryTable::new(b"disk")));
+        let disk = graph.add(Node::new("disk", disk)).unwrap();
+        let top = Box::new(Plain::new("raw", b""));
+        let top = graph.add(Node::new("top", top)).unwrap();
+        let release = Release::default();
+        let alone = bdrv_save_vmstate(release, &mut graph, top, 0, b"x").unwrap_err();
+        assert_eq!(alone.ret, -errno::ENOTSUP);
+
+        graph.add_child(top, "file", Role::IMAGE, disk).unwrap();
+        bdrv_save_vmstate(release, &mut graph, top, 2, b"state").unwrap();
+        let mut back = [9; 8];
+        bdrv_load_vmstate(release, &mut graph, disk, 1, &mut back).unwrap();
+        assert_eq!(&back, b"\0state\0\0");
+    }
+
+    #[test]
+    fn a_node_without_a_driver_has_no_medium_for_vm_state() {
+        let mut graph = Graph::new();
+        let closed = graph.add(Node::closed("closed")).unwrap();
+        let loaded = bdrv_load_vmstate(Release::default(), &mut graph, closed, 0, &mut [0]);
+        assert_eq!(loaded.unwrap_err().ret, -errno::ENOMEDIUM);
+    }
+}
