@@ -368,7 +368,8 @@ fn shutdown_cuts_off_who_takes_no_answers() {
     for cookie in 0..20 {
         greedy.request(0, 0, cookie, 0, 1 << 20);
     }
-    assert_eq!(greedy.reply(), (0, 0), "it is at work");
+    // Whichever comes first.
+    assert_eq!(greedy.reply().0, 0, "it is at work");
     assert!(!served.server.shutdown(Duration::from_millis(100)));
     assert_eq!(served.server.connections(), 0);
 }
