@@ -6,6 +6,7 @@
 //! random places that hold data. Cold means that no decoded frame is kept; the places of manifest nodes and table blocks are,
 //! and so is what the operating system keeps. Without arguments it makes a store of 256 MiB for itself.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use stillpoint_api::store::geometry::Geometry;
@@ -52,7 +53,7 @@ fn own(folder: &Path) -> Result<PathBuf> {
     let mut text = String::with_capacity(OWN_BYTES + 64);
     while text.len() < OWN_BYTES {
         let word = dice.roll();
-        text += &format!("{:x}{:03} ", word % 5000, word % 97);
+        write!(text, "{:x}{:03} ", word % 5000, word % 97)?;
     }
     text.truncate(OWN_BYTES);
     std::fs::write(&image, text)?;

@@ -1,8 +1,8 @@
 //! The command line. Every example in a help text is parsed by a test.
 
 use crate::commands::{
-    completions, create, delete, demo, device, diff, export, find, gc, goto, import, init, list,
-    man, rebuild_index, rescue, show, stats, verify,
+    completions, create, delete, demo, device, diff, eras, export, find, gc, goto, import, init,
+    list, man, qemu_img, rebuild_index, rescue, show, stats, verify,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -87,6 +87,11 @@ pub enum Command {
     RebuildIndex(rebuild_index::Arguments),
     /// Write what can be read of a damaged store to images
     Rescue(rescue::Arguments),
+    /// Do what qemu-img does, as a QEMU release did it
+    #[command(subcommand)]
+    QemuImg(qemu_img::Verb),
+    /// Show how QEMU releases differ, or two of them
+    Eras(eras::Arguments),
     /// Print the completion script of a shell
     Completions(completions::Arguments),
     /// Write the manual pages
@@ -160,6 +165,8 @@ mod tests {
             "still init --compression zstd:0",
             "still diff web1@a",
             "still completions cobol",
+            "still eras 4.2 6.0 8.0",
+            "still qemu-img convert",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert!(error.use_stderr(), "{line}");

@@ -99,6 +99,7 @@ pub struct CreatedSnapshot {
 
 /// VM state that `create` stored.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "JSON fields name their unit")]
 pub struct CreatedVmState {
     /// Its size.
     pub size_bytes: u64,
@@ -412,4 +413,164 @@ pub struct RescuedImage {
     pub missing_bytes: u64,
     /// The log, as far as it can be read, does not list it: it was deleted, or the entry that made it is lost.
     pub unlisted: bool,
+}
+
+/// `qemu-img snapshot` with `--json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImgSnapshots {
+    /// The release that it behaved as.
+    pub qemu_version: String,
+    /// Device.
+    pub device: String,
+    /// `list`, `apply`, `create`, `delete` or `none`.
+    pub action: &'static str,
+    /// Its argument.
+    pub snapshot: Option<String>,
+    /// The list, where that is the action.
+    pub snapshots: Option<Vec<ImgSnapshot>>,
+}
+
+/// A snapshot, in the fields of QMP's `SnapshotInfo`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImgSnapshot {
+    /// Id.
+    pub id: String,
+    /// Name; others may have the same.
+    pub name: String,
+    /// Bytes of VM state.
+    pub vm_state_size: u64,
+    /// UTC, seconds since 1970.
+    pub date_sec: u32,
+    /// Nanoseconds of that second.
+    pub date_nsec: u32,
+    /// VM clock, whole seconds.
+    pub vm_clock_sec: u64,
+    /// Nanoseconds of its last second.
+    pub vm_clock_nsec: u64,
+    /// Instruction count; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icount: Option<u64>,
+}
+
+/// `qemu-img snapshot` with `--json` that failed: an error like any other.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImgFailed {
+    error: ImgError,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ImgError {
+    kind: &'static str,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+impl ImgFailed {
+    /// With what the release said, what the store said, and what to do next.
+    pub fn new(message: &str, causes: Vec<String>, hint: Option<&str>) -> Self {
+        Self {
+            error: ImgError {
+                kind: "qemu_img",
+                message: message.into(),
+                causes,
+                hint: hint.map(Into::into),
+            },
+        }
+    }
+}
+
+/// `eras`.
+#[derive(Debug, Clone, Serialize)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the name in JSON is what it is called"
+)]
+pub struct Eras {
+    /// The default release.
+    pub default: String,
+    /// The eras, oldest first.
+    pub eras: Vec<Era>,
+    /// The axes.
+    pub axes: Vec<EraAxis>,
+}
+
+/// A range of releases.
+#[derive(Debug, Clone, Serialize)]
+pub struct Era {
+    /// Its name.
+    pub key: &'static str,
+    /// Its first release.
+    pub first: String,
+    /// Its last release.
+    pub last: String,
+    /// What starts with it.
+    pub starts: &'static str,
+}
+
+/// One way in which releases differ.
+#[derive(Debug, Clone, Serialize)]
+pub struct EraAxis {
+    /// Its name.
+    pub name: &'static str,
+    /// What it decides.
+    pub about: &'static str,
+    /// Its values, oldest first.
+    pub steps: Vec<EraStep>,
+}
+
+/// From a release on, an axis has this value.
+#[derive(Debug, Clone, Serialize)]
+pub struct EraStep {
+    /// The release.
+    pub from: String,
+    /// The value in words.
+    pub value: &'static str,
+}
+
+/// `eras A`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ErasOf {
+    /// The release.
+    pub release: String,
+    /// Its era.
+    pub era: &'static str,
+    /// Every axis.
+    pub axes: Vec<EraValue>,
+    /// For people.
+    #[serde(skip)]
+    pub text: String,
+}
+
+/// An axis at one release.
+#[derive(Debug, Clone, Serialize)]
+pub struct EraValue {
+    /// Its name.
+    pub name: &'static str,
+    /// The value in words.
+    pub value: &'static str,
+}
+
+/// `eras A B`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ErasBetween {
+    /// The two.
+    pub releases: [String; 2],
+    /// The axes that differ.
+    pub axes: Vec<EraChange>,
+    /// For people.
+    #[serde(skip)]
+    pub text: String,
+}
+
+/// An axis that differs.
+#[derive(Debug, Clone, Serialize)]
+pub struct EraChange {
+    /// Its name.
+    pub name: &'static str,
+    /// What it decides.
+    pub about: &'static str,
+    /// Its values in words, in the order of the releases.
+    pub values: [&'static str; 2],
 }

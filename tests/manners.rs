@@ -26,7 +26,7 @@ fn with_snapshot(len: u64) -> Home {
 fn with_json_every_verb_prints_one_document_and_nothing_else() {
     let home = with_snapshot(1 << 20);
     make_image(&home.path("b.raw"), 1 << 20, &mut Dice::new(8));
-    let good: [&[&str]; 21] = [
+    let good: [&[&str]; 26] = [
         &["device", "add", "b", "b.raw"],
         &["device", "list"],
         &["create", "two"],
@@ -42,6 +42,11 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         &["verify"],
         &["stats"],
         &["stats", "a@one", "b@two"],
+        &["qemu-img", "snapshot", "-c", "three", "a"],
+        &["qemu-img", "snapshot", "-l", "a.raw"],
+        &["qemu-img", "snapshot", "-d", "three", "a"],
+        &["eras"],
+        &["eras", "4.1", "4.2"],
         &["delete", "two", "--dry-run"],
         &["delete", "two"],
         &["gc", "--dry-run"],
@@ -55,7 +60,7 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         assert!(ran.json().is_object(), "{}", ran.story());
         assert_eq!(ran.err, "", "{}", ran.story());
     }
-    let bad: [(&[&str], i32, &str); 9] = [
+    let bad: [(&[&str], i32, &str); 12] = [
         (&["init"], 1, "already_exists"),
         (&["device", "add", "c", "nowhere.raw"], 1, "not_found"),
         (&["create", "one", "--device", "a"], 1, "already_exists"),
@@ -65,6 +70,9 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         (&["export", "a@one", "a.raw"], 1, "already_exists"),
         (&["import", "saved", "--device", "j"], 2, "invalid_input"),
         (&["device", "remove", "a"], 1, "refused"),
+        (&["qemu-img", "snapshot", "-a", "never", "a"], 1, "qemu_img"),
+        (&["qemu-img", "snapshot", "-l", "-l", "a"], 1, "qemu_img"),
+        (&["eras", "4.9"], 2, "invalid_input"),
     ];
     for (arguments, code, kind) in bad {
         let arguments: Vec<&str> = ["--json"].iter().chain(arguments).copied().collect();

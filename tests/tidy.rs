@@ -47,7 +47,9 @@ const NAMED_ONLY_IN: [(&str, &[&str]); 10] = [
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut all = Vec::new();
-    let parts = ["api", "benches", "cli", "fuzz", "store", "tests"];
+    let parts = [
+        "api", "benches", "capi", "cli", "fuzz", "nbd", "store", "tests",
+    ];
     let mut folders: Vec<_> = parts.iter().map(|part| root.join(part)).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder of sources") {

@@ -76,7 +76,8 @@ fn vm_state_goes_in_from_a_pipe() {
         .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();
-    pipe.write_all(&[9; 100_000]).unwrap();
+    let state = vec![9; 100_000];
+    pipe.write_all(&state).unwrap();
     drop(pipe);
     let made = finish(child, "create".into()).code(0);
     assert!(
@@ -85,7 +86,7 @@ fn vm_state_goes_in_from_a_pipe() {
         made.text()
     );
     let back = home.ok(&["export", "--vm-state", "web1@paused", "-"]);
-    assert_eq!(back.out, [9; 100_000]);
+    assert_eq!(back.out, state);
 }
 
 #[test]

@@ -79,6 +79,11 @@ pub use system::{OpenOptions, System, rescue};
 pub use view::{DeviceView, SnapshotView, text};
 pub use vm_state::{VmBytes, VmState};
 
+/// The examples of the guide are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/API.md")]
+struct Guide;
+
 pub use stillpoint_store as store;
 pub use stillpoint_store::ops::view::{Extent, Reader, View};
 pub use stillpoint_store::{Error, ErrorKind, Result};

@@ -120,6 +120,31 @@ impl System {
         view
     }
 
+    /// The device whose image is at the path, by any name that leads to that file; `None` where there is none. The path of
+    /// a file that is gone is that of its folder and its last name.
+    pub fn device_of_image(&self, path: &Path) -> Result<Option<DeviceView>> {
+        let found = match self.disk.canonical(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.gone(path),
+            found => found.map(Some),
+        };
+        let Some(path) = found? else { return Ok(None) };
+        let mut all = self.devices()?.into_iter();
+        Ok(all.find(|d| d.image.as_ref() == Some(&path)))
+    }
+
+    fn gone(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(None);
+        };
+        let here = folder.as_os_str().is_empty();
+        let folder = if here { Path::new(".") } else { folder };
+        match self.disk.canonical(folder) {
+            Ok(folder) => Ok(Some(folder.join(name))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// All snapshots, of one device or of all: by device, in the order in which they were made.
     pub fn list(&self, name: Option<&str>) -> Result<Vec<SnapshotView>> {
         let catalog = self.store.refresh()?;

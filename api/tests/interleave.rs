@@ -144,7 +144,11 @@ struct Arena {
     turnstile: Turnstile,
     ledger: Mutex<Ledger>,
     processes: Vec<Process>,
+    /// What the gates see of it; they are in its processes.
+    opened: Opened,
 }
+
+type Opened = Arc<Mutex<Option<Arc<Arena>>>>;
 
 impl Arena {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -201,12 +205,7 @@ fn tuning(dice: &mut Dice) -> Tuning {
 }
 
 /// Gates of one actor: its turn before each call, and now and then a put into the log that fails or whose answer is lost.
-fn gated(
-    arena: &Arc<Mutex<Option<Arc<Arena>>>>,
-    objects: &MemoryObjects,
-    actor: usize,
-    seed: u64,
-) -> MemoryObjects {
+fn gated(arena: &Opened, objects: &MemoryObjects, actor: usize, seed: u64) -> MemoryObjects {
     let dice = Mutex::new(Dice::new(seed * 1000 + actor as u64));
     let fails = move |call: &str, key: &str| {
         let unlucky = call == "put_new" && key.starts_with("log/");
@@ -243,7 +242,7 @@ fn set_up(seed: u64) -> (Arc<Arena>, Vec<[Picture; 2]>) {
     disk.create_folders(&PathBuf::from("/images")).unwrap();
     let objects = MemoryObjects::new();
     Store::create(&objects, &*SeededWorld::new(seed, "init"), GEOMETRY).unwrap();
-    let opened = Arc::new(Mutex::new(None));
+    let opened = Opened::default();
     let process = |actor| Process {
         objects: gated(&opened, &objects, actor, seed),
         index: MemoryHome::default(),
@@ -255,6 +254,7 @@ fn set_up(seed: u64) -> (Arc<Arena>, Vec<[Picture; 2]>) {
         turnstile: Turnstile::new(seed),
         ledger: Mutex::default(),
         processes: (0..ACTORS).map(process).collect(),
+        opened: opened.clone(),
     });
     let plain = Process {
         objects: objects.fork_handle(),
@@ -527,6 +527,8 @@ fn run(seed: u64) -> (BTreeMap<String, usize>, BTreeMap<&'static str, usize>) {
         }
     });
     check(&arena);
+    // The circle would keep every run in memory.
+    arena.opened.lock().unwrap().take();
     let ledger = arena.ledger();
     (ledger.errors.clone(), ledger.events.clone())
 }

@@ -147,13 +147,13 @@ impl Report for Created {
             ]);
             if let Some(vm) = &snapshot.vm_state {
                 stored += vm.stored_bytes;
-                vm_states += &format!(
+                vm_states.extend([format!(
                     "VM state on {}: {}, {} new, {} stored\n",
                     escape(&snapshot.device),
                     units::size(vm.size_bytes),
                     units::size(vm.new_bytes),
                     units::size(vm.stored_bytes)
-                );
+                )]);
             }
         }
         let name = self.snapshots.first().map_or("", |snapshot| &snapshot.name);

@@ -59,6 +59,15 @@ pub enum Answer {
     Report(Box<dyn AnyReport>),
     /// Bytes for stdout as they are; none when the verb has written there itself.
     Raw(Vec<u8>),
+    /// What another program would have printed, and how it would have ended.
+    Program {
+        /// Standard output.
+        out: Vec<u8>,
+        /// Standard error.
+        err: Vec<u8>,
+        /// Exit code.
+        exit: Exit,
+    },
 }
 
 impl Answer {
@@ -73,6 +82,7 @@ impl Answer {
 pub fn print(answer: &Answer, context: &Context) -> Exit {
     let own = match answer {
         Answer::Raw(_) => Exit::Done,
+        Answer::Program { exit, .. } => *exit,
         Answer::Report(report) => report.exit(),
     };
     match (write(answer, context), own) {
@@ -89,6 +99,12 @@ fn write(answer: &Answer, context: &Context) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match answer {
         Answer::Raw(bytes) => out.write_all(bytes)?,
+        Answer::Program { out: text, err, .. } => {
+            out.write_all(text)?;
+            out.flush()?;
+            // An error that cannot be printed still ends the process with its code.
+            let _ = io::stderr().write_all(err);
+        }
         Answer::Report(report) if context.json => {
             serde_json::to_writer_pretty(&mut out, &report.json()?)?;
             writeln!(out)?;

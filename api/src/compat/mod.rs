@@ -59,6 +59,7 @@ pub mod qcow2;
 mod release;
 #[cfg(test)]
 mod tests;
+mod vmstate;
 
 pub use all::{
     Devices, bdrv_all_can_snapshot, bdrv_all_create_snapshot, bdrv_all_delete_snapshot,
@@ -85,3 +86,4 @@ pub use options::{
     parse_snapshot_argument,
 };
 pub use release::Release;
+pub use vmstate::{bdrv_load_vmstate, bdrv_save_vmstate};

@@ -77,7 +77,7 @@ impl Default for Release {
 
 impl fmt::Display for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
+        f.pad(&format!("{}.{}", self.major, self.minor))
     }
 }
 
@@ -135,6 +135,11 @@ mod tests {
         for text in ["0.15", "1.8", "2.13", "3.2", "4.3", "11.2", "12.0", "256.0"] {
             assert!(text.parse::<Release>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_release_is_padded_like_any_text() {
+        assert_eq!(format!("{:6}|", Release::DEFAULT), "4.2   |");
     }
 
     #[test]

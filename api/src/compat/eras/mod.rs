@@ -222,6 +222,19 @@ pub enum ImgText {
     Errp,
 }
 
+/// What `qemu-img snapshot` says to an option that it does not have or that lacks its argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImgUsage {
+    /// getopt's line, then its help; exit code 1.
+    HelpFails,
+    /// getopt's line, then its help; exit code 0.
+    HelpSucceeds,
+    /// A line of its own.
+    Own,
+    /// getopt's line, and which subcommand's `--help` to try.
+    Getopt,
+}
+
 /// The behaviour of one release. Each field is an axis of [`AXES`], where it says what it decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the table says it, in words and by release")]
@@ -267,6 +280,9 @@ pub struct Flags {
     pub img_delete_key: ImgDeleteKey,
     pub img_lists_by_default: bool,
     pub img_mix_message: bool,
+    pub img_usage: ImgUsage,
+    pub img_long_actions: bool,
+    pub img_open_twice: bool,
     pub img_create_text: ImgText,
     pub img_apply_text: ImgText,
     pub img_delete_text: ImgText,
@@ -329,6 +345,9 @@ const BLANK: Flags = Flags {
     img_delete_key: ImgDeleteKey::IdOrName,
     img_lists_by_default: false,
     img_mix_message: false,
+    img_usage: ImgUsage::HelpFails,
+    img_long_actions: false,
+    img_open_twice: false,
     img_create_text: ImgText::Number,
     img_apply_text: ImgText::Number,
     img_delete_text: ImgText::Number,

@@ -2,7 +2,7 @@
 
 use super::{
     Axis, ByIdOrName, CallerId, DeviceFilter, Drain, Era, Flags, GroupDeleteKey, GroupDeleteRet,
-    GroupResult, IdParse, ImgDeleteKey, ImgText, Layout, SavevmOrder, Step,
+    GroupResult, IdParse, ImgDeleteKey, ImgText, ImgUsage, Layout, SavevmOrder, Step,
 };
 use crate::compat::errno;
 use crate::compat::failure::ErrorClass;
@@ -218,9 +218,23 @@ pub const AXES: &[Axis] = &[
         step(1, 0, "opens the image and prints nothing", |f| f.img_lists_by_default = false),
         step(10, 1, "lists", |f| f.img_lists_by_default = true),
     ]),
-    axis("img_mix_message", "qemu-img snapshot with two actions", &[
+    axis("img_mix_message", "qemu-img snapshot with two actions, or not with one file", &[
         step(1, 0, "prints its help", |f| f.img_mix_message = false),
-        step(2, 1, "Cannot mix '-l', '-a', '-c', '-d'", |f| f.img_mix_message = true),
+        step(2, 1, "Cannot mix '-l', '-a', '-c', '-d'; Expecting one image file name", |f| f.img_mix_message = true),
+    ]),
+    axis("img_usage", "qemu-img snapshot with an option that there is not, or without its argument", &[
+        step(1, 0, "getopt's line and its help, exit code 1", |f| f.img_usage = ImgUsage::HelpFails),
+        step(2, 1, "getopt's line and its help, exit code 0", |f| f.img_usage = ImgUsage::HelpSucceeds),
+        step(2, 9, "unrecognized option '-z'; missing argument for option '-c'", |f| f.img_usage = ImgUsage::Own),
+        step(10, 1, "getopt's line; Try 'qemu-img snapshot --help'", |f| f.img_usage = ImgUsage::Getopt),
+    ]),
+    axis("img_long_actions", "-f and the long --list, --apply, --create, --delete of qemu-img snapshot", &[
+        step(1, 0, "absent", |f| f.img_long_actions = false),
+        step(10, 1, "present", |f| f.img_long_actions = true),
+    ]),
+    axis("img_open_twice", "how qemu-img words that an image cannot be opened", &[
+        step(1, 0, "Could not open 'FILE': why", |f| f.img_open_twice = false),
+        step(1, 7, "Could not open 'FILE': Could not open 'FILE': why", |f| f.img_open_twice = true),
     ]),
     axis("img_create_text", "how qemu-img snapshot -c words a failure", &[
         step(1, 0, "-95 (Operation not supported)", |f| f.img_create_text = ImgText::Number),

@@ -14,13 +14,13 @@ pub use loadvm::{loadvm, snapshot_load};
 pub use savevm::{savevm, snapshot_save};
 
 use crate::compat::all::{Chosen, Devices, all_find_vmstate, choose};
-use crate::compat::driver::{Driver, Op};
 use crate::compat::eras::{Flags, GroupResult};
 use crate::compat::errno;
 use crate::compat::failure::{Failure, QemuError};
 use crate::compat::graph::{Graph, NodeId};
 use crate::compat::old::remembered;
 use crate::compat::release::Release;
+use crate::compat::vmstate::vmstate_driver;
 use std::io::{self, Read, Write};
 use stillpoint_store::world::Moment;
 
@@ -108,19 +108,5 @@ fn barred(flags: &Flags, graph: &Graph, e: Failure) -> Failure {
             error: e.error,
             ..failed
         },
-    }
-}
-
-/// The driver that holds the node's VM state: its own, or that of the child it falls back to.
-fn vmstate_driver<'g>(
-    flags: &Flags,
-    graph: &'g mut Graph,
-    mut node: NodeId,
-) -> Option<&'g mut Box<dyn Driver>> {
-    loop {
-        if graph.get(node)?.driver.as_ref()?.has(Op::Create) {
-            return graph.driver(node);
-        }
-        node = graph.fallback(flags, node)?;
     }
 }

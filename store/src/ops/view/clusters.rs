@@ -94,6 +94,8 @@ impl<'a> Clusters<'a> {
                     Err(e) if is_damage(&e) => {
                         self.avoid(name, at);
                         last = Some(e);
+                        // Its pack may have been rewritten: where to is known now.
+                        self.follow(&self.store.refresh()?)?;
                     }
                     Err(e) => return Err(e),
                 }

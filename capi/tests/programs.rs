@@ -1,0 +1,265 @@
+//! C programs over the installed library: every function, three releases in one process, memory errors.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use support::{ERAS, Installed, capi, has, ok, source, version};
+
+#[track_caller]
+fn done(program: &mut Command) {
+    assert_eq!(ok(program), "done\n");
+}
+
+#[test]
+fn a_program_uses_every_function_of_a_release_of_each_era() {
+    if !has("every", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    for release in ERAS {
+        let program = installed.shared(&[source("every.c")], &[&version(release)], release);
+        done(Command::new(program).arg(installed.empty(&format!("work-{release}"))));
+    }
+}
+
+#[test]
+fn a_cpp_program_uses_every_function_too() {
+    if !has("every", &["g++", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    for release in ["100", "402", "1101"] {
+        let program = installed.path(release);
+        let mut compiler = Command::new("g++");
+        compiler
+            .args(["-std=c++17", "-x", "c++"])
+            .args(["-Wall", "-Wextra", "-Werror"])
+            .arg(version(release))
+            .arg(source("every.c"))
+            .args(["-x", "none"])
+            .args(installed.pkg_config(&["--cflags", "--libs"]))
+            .arg(format!("-Wl,-rpath,{}/lib", installed.prefix().display()))
+            .arg("-o")
+            .arg(&program);
+        ok(&mut compiler);
+        done(Command::new(program).arg(installed.empty(&format!("work-{release}"))));
+    }
+}
+
+#[test]
+fn the_static_library_needs_nothing_of_ours_at_run_time() {
+    if !has("static", &["cc", "pkg-config", "ldd"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let program = installed.path("every");
+    let libraries = installed.pkg_config(&["--static", "--libs-only-l"]);
+    let mut compiler = Command::new("cc");
+    compiler
+        .arg("-std=c11")
+        .arg(source("every.c"))
+        .args(installed.pkg_config(&["--cflags"]))
+        .arg(installed.prefix().join("lib/libstillpoint.a"))
+        .args(libraries.iter().filter(|l| *l != "-lstillpoint"))
+        .arg("-o")
+        .arg(&program);
+    ok(&mut compiler);
+    assert!(!ok(Command::new("ldd").arg(&program)).contains("stillpoint"));
+    done(Command::new(program).arg(installed.empty("work")));
+}
+
+#[test]
+fn three_releases_live_in_one_process() {
+    if !has("together", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let mut objects = vec![source("together.c")];
+    for release in ["203", "402", "600"] {
+        let object = installed.path(&format!("{release}.o"));
+        let mut compiler = Command::new("cc");
+        compiler
+            .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-c"])
+            .arg(version(release))
+            .args(["create", "finds", "lists"].map(|f| format!("-DPART_{f}=v{release}_{f}")))
+            .arg(source("part.c"))
+            .args(installed.pkg_config(&["--cflags"]))
+            .arg("-o")
+            .arg(&object);
+        ok(&mut compiler);
+        objects.push(object);
+    }
+    done(&mut Command::new(installed.shared(
+        &objects,
+        &[],
+        "together",
+    )));
+}
+
+#[test]
+fn threads_with_machines_of_their_own_do_not_meet() {
+    if !has("threads", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let options = ["-pthread", "-fsanitize=address"];
+    let program = installed.shared(&[source("threads.c")], &options, "threads");
+    done(&mut Command::new(program));
+}
+
+#[test]
+fn the_symbols_without_a_header_are_those_of_the_seed() {
+    if !has("bare", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    done(&mut Command::new(installed.shared(
+        &[source("bare.c")],
+        &[],
+        "bare",
+    )));
+}
+
+#[test]
+fn valgrind_finds_nothing() {
+    if !has("valgrind", &["cc", "pkg-config", "valgrind"]) {
+        return;
+    }
+    let installed = Installed::new();
+    for release in ["107", "402", "600"] {
+        let program = installed.shared(&[source("every.c")], &[&version(release)], release);
+        // What threads that still wait for work hold is only "possibly" lost.
+        done(
+            Command::new("valgrind")
+                .args(["--quiet", "--error-exitcode=99", "--leak-check=full"])
+                .args(["--errors-for-leak-kinds=definite,indirect"])
+                .arg("--show-leak-kinds=definite,indirect")
+                .arg(program)
+                .arg(installed.empty(&format!("work-{release}"))),
+        );
+    }
+}
+
+#[test]
+fn the_address_sanitizer_finds_nothing() {
+    if !has("sanitizer", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    for release in ["107", "402", "600"] {
+        let options = [
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all",
+            &version(release),
+        ];
+        let program = installed.shared(&[source("every.c")], &options, release);
+        done(
+            Command::new(program)
+                .env("ASAN_OPTIONS", "detect_leaks=1")
+                .arg(installed.empty(&format!("work-{release}"))),
+        );
+    }
+}
+
+#[test]
+fn the_example_runs_and_the_readme_shows_it() {
+    let example = capi().join("examples/snapshot.c");
+    let text = fs::read_to_string(&example).expect("the example");
+    let readme = fs::read_to_string(capi().join("../README.md")).expect("the README");
+    let shown = readme.split("```c\n").nth(1).expect("the README shows it");
+    let shown = shown.split("```").next().expect("the block ends");
+    for line in shown.lines().filter(|l| !l.trim().is_empty()) {
+        assert!(text.contains(line.trim()), "{line:?} is not in the example");
+    }
+    if !has("example", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let program = installed.shared(&[example], &[], "snapshot");
+    let image = installed.path("disk.raw");
+    fs::write(&image, vec![7; 65_536]).expect("it can be written");
+    let mut run = Command::new(program);
+    run.arg(installed.path("store")).arg(&image);
+    assert_eq!(ok(&mut run), "made monday, id 1\n1\tmonday\n");
+    let again = run.output().expect("it runs");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(!again.stderr.is_empty());
+}
+
+/// Names of functions that a header of ours declares for the library.
+fn declared(header: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(header).expect("the header");
+    let outside = text
+        .lines()
+        .filter(|l| !l.starts_with(' ') && l.contains('('));
+    let names = outside.filter_map(|line| {
+        let name = line.split('(').next()?.rsplit([' ', '*']).next()?;
+        name.starts_with("stillpoint_").then(|| name.to_owned())
+    });
+    // The inline one is the header's own.
+    names
+        .filter(|n| n != "stillpoint_snapshot_load_tmp")
+        .collect()
+}
+
+#[test]
+fn the_library_exports_what_the_header_declares_and_the_seeds_names() {
+    if !has("symbols", &["nm"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let header = installed
+        .prefix()
+        .join("include/stillpoint/block-snapshot.h");
+    let mut nm = Command::new("nm");
+    nm.args(["-D", "--defined-only"])
+        .arg(installed.prefix().join("lib/libstillpoint.so"));
+    let exported: BTreeSet<String> = ok(&mut nm)
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(2).map(str::to_owned))
+        .collect();
+    let bare = fs::read_to_string(source("bare.c")).expect("the source");
+    let (ours, seeds): (BTreeSet<_>, BTreeSet<_>) = exported
+        .into_iter()
+        .partition(|n| n.starts_with("stillpoint_"));
+    assert_eq!(ours, declared(&header));
+    assert!(ours.len() > 50);
+    assert_eq!(seeds.len(), 18, "{seeds:?}");
+    for name in seeds {
+        assert!(bare.contains(&format!("{name}(")), "{name}");
+    }
+}
+
+#[test]
+fn the_program_of_every_function_uses_every_function() {
+    let header = capi().join("include/stillpoint/block-snapshot.h");
+    let header_text = fs::read_to_string(&header).expect("the header");
+    let program = fs::read_to_string(source("every.c")).expect("the source");
+    let inline = header_text
+        .lines()
+        .filter(|l| l.starts_with("static inline "));
+    let inline = inline.filter_map(|l| l.split('(').next()?.rsplit([' ', '*']).next());
+    // What inline functions call is used through them.
+    let through = |n: &String| {
+        n.starts_with("stillpoint_bdrv_")
+            || [
+                "error_free",
+                "error_get_pretty",
+                "error_get_class",
+                "load_tmp_argument",
+            ]
+            .iter()
+            .any(|f| *n == format!("stillpoint_{f}"))
+            || n == "stillpoint_internal_snapshot_opts"
+    };
+    let names = declared(&header).into_iter().filter(|n| !through(n));
+    let mut all: BTreeSet<String> = inline.map(str::to_owned).collect();
+    all.extend(names);
+    assert!(all.len() > 50);
+    for name in all {
+        assert!(program.contains(&format!("{name}(")), "{name} is not used");
+    }
+}
