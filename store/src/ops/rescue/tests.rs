@@ -243,9 +243,9 @@ fn flipped_bits_of_headers_tables_and_trailers_lose_nothing() {
 #[test]
 fn a_header_and_a_frame_flipped_together_lose_what_the_frame_does() {
     let bench = Bench::of_noise();
-    let frames = bench.frames(0);
+    let (frames, whole) = (bench.frames(0), bench.bytes(0));
     for first in [0, HEADER_BYTES - 1] {
-        let mut bytes = bench.bytes(0);
+        let mut bytes = whole.clone();
         bytes[first] ^= 1;
         // Also the first, by which one might tell what the pack holds.
         for frame in &frames {
@@ -398,7 +398,7 @@ fn a_disk_that_cannot_be_written_is_lost_and_the_others_are_saved() {
     let calls = disk.calls();
     for later in 1..6 {
         let disk = SimDisk::new(1);
-        disk.fail_call(calls + later, Fault::Io);
+        disk.fail_call(calls + later, Fault::Eio);
         let rescued = rescued(&bench, &disk);
         let failed: Vec<bool> = rescued
             .saved
