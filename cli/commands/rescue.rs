@@ -147,6 +147,9 @@ mod tests {
         rescued.images.pop();
         assert_eq!(rescued.exit(), Exit::Corrupt);
         let text = rescued.text();
-        assert!(text.contains("not written") && text.contains("wrote 0 images"), "{text}");
+        assert!(
+            text.contains("not written") && text.contains("wrote 0 images"),
+            "{text}"
+        );
     }
 }
