@@ -95,16 +95,15 @@ impl Machine {
     /// Waits until the guest says this on a line.
     #[track_caller]
     pub fn wait_for(&mut self, what: &str) {
-        while !self.next_line().is_some_and(|line| line.contains(what)) {}
-    }
-
-    fn next_line(&mut self) -> Option<String> {
-        let line = self.lines.recv_timeout(HANGS);
-        let Ok(line) = line else {
-            panic!("the guest said no more: {}", self.said);
-        };
-        self.said.push_str(&line);
-        Some(line)
+        loop {
+            let Ok(line) = self.lines.recv_timeout(HANGS) else {
+                panic!("the guest said no more: {}", self.said);
+            };
+            self.said.push_str(&line);
+            if line.contains(what) {
+                return;
+            }
+        }
     }
 
     /// The power fails.
