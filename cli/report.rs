@@ -428,8 +428,10 @@ pub struct ImgSnapshots {
     pub action: &'static str,
     /// Its argument.
     pub snapshot: Option<String>,
-    /// The list, where that is the action.
+    /// The list, where that is the action; null where it could not be had, which the release does not call a failure.
     pub snapshots: Option<Vec<ImgSnapshot>>,
+    /// Why there is none, in words, the innermost last.
+    pub causes: Vec<String>,
 }
 
 /// A snapshot, in the fields of QMP's `SnapshotInfo`.
