@@ -1,0 +1,149 @@
+//! `still serve`.
+
+mod log;
+mod sockets;
+
+use crate::context::Context;
+use crate::output::{Answer, Report, units};
+use crate::report::Served;
+use crate::{signals, size};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use stillpoint_api::System;
+use stillpoint_nbd::server::{Limits, Options, Server, Tls};
+use stillpoint_serve::listen::Address;
+use stillpoint_serve::nbd::StoreExports;
+use stillpoint_serve::{CACHE_BYTES, Shelf};
+use stillpoint_store::{Error, Result};
+use tracing::{error, info};
+
+/// Longest that clients get to take the answers to what they asked before the server was told to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every snapshot is a read-only NBD export, DEVICE@SNAPSHOT or DEVICE@id:N, new ones at once. The metadata context
+qemu:dirty-bitmap:SNAPSHOT of an export says where it differs from that snapshot. SIGTERM and Ctrl-C stop the server when what
+was asked is answered. Sockets that systemd hands over are served too.
+
+Examples:
+  still serve --nbd unix:/run/still.sock
+  still serve --nbd tcp:0.0.0.0:10809 --tls-certificates /etc/pki/still --tls-verify-peer
+  still serve --nbd unix:/run/still.sock --cache 1G --log json
+
+Then:  nbdinfo --list 'nbd+unix:///?socket=/run/still.sock'")]
+pub struct Arguments {
+    /// Where to serve NBD; may be given several times
+    #[arg(long, value_name = "unix:PATH|tcp:HOST:PORT", value_parser = address)]
+    nbd: Vec<Address>,
+    /// Bytes of memory for what was read and decoded, of all exports together
+    #[arg(long, value_name = "BYTES", value_parser = size::parse, default_value_t = CACHE_BYTES as u64)]
+    cache: u64,
+    /// Most NBD connections at once
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    connections: usize,
+    /// Folder with server-cert.pem, server-key.pem and ca-cert.pem: only TLS is served
+    #[arg(long, value_name = "DIR")]
+    tls_certificates: Option<PathBuf>,
+    /// Let in only clients with a certificate that ca-cert.pem vouches for
+    #[arg(long, requires = "tls_certificates")]
+    tls_verify_peer: bool,
+    /// Serve clients that do not ask for TLS too
+    #[arg(long, requires = "tls_certificates")]
+    tls_optional: bool,
+    /// How log lines on standard error look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    /// Words and fields.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+fn address(text: &str) -> std::result::Result<Address, String> {
+    text.parse().map_err(|e: Error| e.to_string())
+}
+
+/// Serves until a signal comes.
+pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
+    log::start(arguments.log, context.quiet);
+    // Also those that come before everything is there.
+    let stop = signals::on_stop().map_err(|e| Error::io("waiting for signals", e))?;
+    let since = Instant::now();
+    let bound = sockets::bind(&arguments.nbd)?;
+    // The server and its clients' threads use it up to the end of the process; see stillpoint_serve.
+    let system: &'static System = Box::leak(Box::new(context.open_logged()?));
+    let cache = usize::try_from(arguments.cache).unwrap_or(usize::MAX);
+    let exports = Arc::new(StoreExports::new(Arc::new(Shelf::new(system, cache)?)));
+    let server = Server::new(exports, arguments.options()?);
+    let listened = bound.names();
+    let _unlink = bound.serve(&server)?;
+    for name in &listened {
+        info!(address = name, "listening");
+    }
+    info!("ready");
+    // No systemd, no harm.
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    let signal = stop.recv().unwrap_or_default();
+    info!(signal, connections = server.connections(), "stopping");
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    let clean = server.shutdown(PATIENCE);
+    if !clean {
+        error!("clients that did not take their answers were cut off");
+    }
+    info!("stopped");
+    Ok(Answer::of(Served {
+        listened,
+        clean,
+        seconds: since.elapsed().as_secs_f64(),
+    }))
+}
+
+impl Arguments {
+    fn options(&self) -> Result<Options> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let limits = Limits {
+            connections: self.connections,
+            // Little memory a connection: what decodes is bounded elsewhere, and most of what waits is answered from memory.
+            workers: cores.clamp(2, 8),
+            bytes: 16 << 20,
+            ..Limits::default()
+        };
+        Ok(Options {
+            tls: self.tls()?,
+            limits,
+        })
+    }
+
+    fn tls(&self) -> Result<Tls> {
+        let Some(folder) = &self.tls_certificates else {
+            return Ok(Tls::Off);
+        };
+        let config = stillpoint_nbd::tls::server(folder, self.tls_verify_peer)
+            .map_err(|e| Error::io("reading certificates", e))?;
+        Ok(if self.tls_optional {
+            Tls::Allowed(config)
+        } else {
+            Tls::Required(config)
+        })
+    }
+}
+
+impl Report for Served {
+    fn text(&self) -> String {
+        let how = if self.clean {
+            ""
+        } else {
+            "; some clients were cut off"
+        };
+        format!("served for {}{how}\n", units::seconds(self.seconds))
+    }
+}

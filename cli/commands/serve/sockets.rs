@@ -1,0 +1,86 @@
+//! The sockets of a server: bound here, or handed over by systemd.
+
+use listenfd::ListenFd;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use stillpoint_nbd::server::Server;
+use stillpoint_serve::listen::{Address, Listener, Unlink};
+use stillpoint_store::{Error, Result};
+
+/// Bound sockets, with their names for people.
+pub struct Bound {
+    sockets: Vec<(String, Listener)>,
+    unlink: Vec<Unlink>,
+}
+
+/// Binds the addresses, and takes what systemd hands over.
+pub fn bind(addresses: &[Address]) -> Result<Bound> {
+    let mut bound = Bound {
+        sockets: handed_over()?,
+        unlink: Vec::new(),
+    };
+    for address in addresses {
+        let (listener, unlink) = address.bind()?;
+        bound.unlink.extend(unlink);
+        let name = match (&listener, address) {
+            // The port may have been left to the system.
+            (Listener::Tcp(tcp), _) => tcp_name(tcp),
+            _ => address.to_string(),
+        };
+        bound.sockets.push((name, listener));
+    }
+    if bound.sockets.is_empty() {
+        return Err(
+            Error::invalid("serving", "there is no address to listen on")
+                .hint("give one, as in --nbd unix:/run/still.sock or --nbd tcp:127.0.0.1:10809"),
+        );
+    }
+    Ok(bound)
+}
+
+fn handed_over() -> Result<Vec<(String, Listener)>> {
+    let mut from = ListenFd::from_env();
+    let failed = |e| Error::io("taking the sockets that systemd hands over", e);
+    let mut sockets = Vec::new();
+    for n in 0..from.len() {
+        // One that is of another kind stays where it is and is asked for again.
+        if let Ok(Some(unix)) = from.take_unix_listener(n) {
+            sockets.push((unix_name(&unix), Listener::Unix(unix)));
+        } else if let Some(tcp) = from.take_tcp_listener(n).map_err(failed)? {
+            sockets.push((tcp_name(&tcp), Listener::Tcp(tcp)));
+        }
+    }
+    Ok(sockets)
+}
+
+fn tcp_name(listener: &TcpListener) -> String {
+    match listener.local_addr() {
+        Ok(address) => format!("tcp:{address}"),
+        Err(_) => "tcp".to_owned(),
+    }
+}
+
+fn unix_name(listener: &UnixListener) -> String {
+    let address = listener.local_addr().ok();
+    let path = address.as_ref().and_then(|a| a.as_pathname());
+    path.map_or_else(|| "unix".to_owned(), |p| format!("unix:{}", p.display()))
+}
+
+impl Bound {
+    /// What is listened on.
+    pub fn names(&self) -> Vec<String> {
+        self.sockets.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Lets clients in. The files of the sockets go when the answer is dropped.
+    pub fn serve(self, server: &Server) -> Result<Vec<Unlink>> {
+        for (name, socket) in self.sockets {
+            match socket {
+                Listener::Unix(unix) => server.listen_on_unix(unix),
+                Listener::Tcp(tcp) => server.listen_on_tcp(tcp),
+            }
+            .map_err(|e| Error::io("listening on", e).at(name))?;
+        }
+        Ok(self.unlink)
+    }
+}
