@@ -4,6 +4,7 @@
 mod support;
 
 mod contexts;
+mod control;
 mod exports;
 mod life;
 mod server;

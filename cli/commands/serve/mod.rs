@@ -12,9 +12,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stillpoint_api::System;
+use stillpoint_api::compat::Release;
 use stillpoint_nbd::server::{Limits, Options, Server, Tls};
 use stillpoint_serve::listen::Address;
 use stillpoint_serve::nbd::StoreExports;
+use stillpoint_serve::qmp::{self, Monitor};
 use stillpoint_serve::{CACHE_BYTES, Shelf};
 use stillpoint_store::{Error, Result};
 use tracing::{error, info};
@@ -33,12 +35,19 @@ Examples:
   still serve --nbd unix:/run/still.sock
   still serve --nbd tcp:0.0.0.0:10809 --tls-certificates /etc/pki/still --tls-verify-peer
   still serve --nbd unix:/run/still.sock --cache 1G --log json
+  still serve --nbd unix:/run/still.sock --qmp unix:/run/still.qmp --qemu-version 10.0
 
 Then:  nbdinfo --list 'nbd+unix:///?socket=/run/still.sock'")]
 pub struct Arguments {
     /// Where to serve NBD; may be given several times
     #[arg(long, value_name = "unix:PATH|tcp:HOST:PORT", value_parser = address)]
     nbd: Vec<Address>,
+    /// Control socket that speaks QMP
+    #[arg(long, value_name = "unix:PATH", value_parser = address)]
+    qmp: Option<Address>,
+    /// QEMU release that the control socket behaves as
+    #[arg(long, value_name = "X.Y", default_value_t, value_parser = release)]
+    qemu_version: Release,
     /// Bytes of memory for what was read and decoded, of all exports together
     #[arg(long, value_name = "BYTES", value_parser = size::parse, default_value_t = CACHE_BYTES as u64)]
     cache: u64,
@@ -68,6 +77,10 @@ pub enum LogFormat {
     Json,
 }
 
+fn release(text: &str) -> std::result::Result<Release, String> {
+    text.parse().map_err(|e: Error| e.to_string())
+}
+
 fn address(text: &str) -> std::result::Result<Address, String> {
     text.parse().map_err(|e: Error| e.to_string())
 }
@@ -78,14 +91,16 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     // Also those that come before everything is there.
     let stop = signals::on_stop().map_err(|e| Error::io("waiting for signals", e))?;
     let since = Instant::now();
-    let bound = sockets::bind(&arguments.nbd)?;
+    let bound = sockets::bind(&arguments.nbd, arguments.qmp.as_ref())?;
     // The server and its clients' threads use it up to the end of the process; see stillpoint_serve.
     let system: &'static System = Box::leak(Box::new(context.open_logged()?));
     let cache = usize::try_from(arguments.cache).unwrap_or(usize::MAX);
-    let exports = Arc::new(StoreExports::new(Arc::new(Shelf::new(system, cache)?)));
-    let server = Server::new(exports, arguments.options()?);
+    let shelf = Arc::new(Shelf::new(system, cache)?);
+    let exports = Arc::new(StoreExports::new(shelf.clone()));
+    let server = Server::new(exports.clone(), arguments.options()?);
+    let control = qmp::Server::new(Monitor::new(shelf, exports, arguments.qemu_version));
     let listened = bound.names();
-    let _unlink = bound.serve(&server)?;
+    let _unlink = bound.serve(&server, &control)?;
     for name in &listened {
         info!(address = name, "listening");
     }
@@ -95,6 +110,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let signal = stop.recv().unwrap_or_default();
     info!(signal, connections = server.connections(), "stopping");
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    control.shutdown(PATIENCE);
     let clean = server.shutdown(PATIENCE);
     if !clean {
         error!("clients that did not take their answers were cut off");

@@ -5,21 +5,31 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use stillpoint_nbd::server::Server;
 use stillpoint_serve::listen::{Address, Listener, Unlink};
+use stillpoint_serve::qmp;
 use stillpoint_store::{Error, Result};
 
 /// Bound sockets, with their names for people.
 pub struct Bound {
-    sockets: Vec<(String, Listener)>,
+    sockets: Vec<(String, Listener, Kind)>,
     unlink: Vec<Unlink>,
 }
 
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Nbd,
+    Qmp,
+}
+
 /// Binds the addresses, and takes what systemd hands over.
-pub fn bind(addresses: &[Address]) -> Result<Bound> {
+pub fn bind(nbd: &[Address], qmp: Option<&Address>) -> Result<Bound> {
     let mut bound = Bound {
         sockets: handed_over()?,
         unlink: Vec::new(),
     };
-    for address in addresses {
+    let nbd = nbd.iter().map(|address| (address, Kind::Nbd));
+    let qmp = qmp.map(|address| (address, Kind::Qmp));
+    for (address, kind) in nbd.chain(qmp) {
         let (listener, unlink) = address.bind()?;
         bound.unlink.extend(unlink);
         let name = match (&listener, address) {
@@ -27,7 +37,7 @@ pub fn bind(addresses: &[Address]) -> Result<Bound> {
             (Listener::Tcp(tcp), _) => tcp_name(tcp),
             _ => address.to_string(),
         };
-        bound.sockets.push((name, listener));
+        bound.sockets.push((name, listener, kind));
     }
     if bound.sockets.is_empty() {
         return Err(
@@ -38,16 +48,22 @@ pub fn bind(addresses: &[Address]) -> Result<Bound> {
     Ok(bound)
 }
 
-fn handed_over() -> Result<Vec<(String, Listener)>> {
+/// What systemd hands over; a socket that its unit calls `qmp` (`FileDescriptorName=`) is a control socket.
+fn handed_over() -> Result<Vec<(String, Listener, Kind)>> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let kind = |n: usize| match names.split(':').nth(n) {
+        Some("qmp") => Kind::Qmp,
+        _ => Kind::Nbd,
+    };
     let mut from = ListenFd::from_env();
     let failed = |e| Error::io("taking the sockets that systemd hands over", e);
     let mut sockets = Vec::new();
     for n in 0..from.len() {
         // One that is of another kind stays where it is and is asked for again.
         if let Ok(Some(unix)) = from.take_unix_listener(n) {
-            sockets.push((unix_name(&unix), Listener::Unix(unix)));
+            sockets.push((unix_name(&unix), Listener::Unix(unix), kind(n)));
         } else if let Some(tcp) = from.take_tcp_listener(n).map_err(failed)? {
-            sockets.push((tcp_name(&tcp), Listener::Tcp(tcp)));
+            sockets.push((tcp_name(&tcp), Listener::Tcp(tcp), kind(n)));
         }
     }
     Ok(sockets)
@@ -69,15 +85,24 @@ fn unix_name(listener: &UnixListener) -> String {
 impl Bound {
     /// What is listened on.
     pub fn names(&self) -> Vec<String> {
-        self.sockets.iter().map(|(name, _)| name.clone()).collect()
+        self.sockets.iter().map(|(name, ..)| name.clone()).collect()
     }
 
     /// Lets clients in. The files of the sockets go when the answer is dropped.
-    pub fn serve(self, server: &Server) -> Result<Vec<Unlink>> {
-        for (name, socket) in self.sockets {
-            match socket {
-                Listener::Unix(unix) => server.listen_on_unix(unix),
-                Listener::Tcp(tcp) => server.listen_on_tcp(tcp),
+    pub fn serve(self, server: &Server, control: &qmp::Server) -> Result<Vec<Unlink>> {
+        for (name, socket, kind) in self.sockets {
+            match (socket, kind) {
+                (Listener::Unix(unix), Kind::Nbd) => server.listen_on_unix(unix),
+                (Listener::Tcp(tcp), Kind::Nbd) => server.listen_on_tcp(tcp),
+                (Listener::Unix(unix), Kind::Qmp) => control.listen(unix),
+                // It obeys whoever can connect.
+                (Listener::Tcp(_), Kind::Qmp) => {
+                    return Err(Error::invalid(
+                        "listening on",
+                        "a control socket must be unix:PATH",
+                    )
+                    .at(name));
+                }
             }
             .map_err(|e| Error::io("listening on", e).at(name))?;
         }

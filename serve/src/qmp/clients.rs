@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Messages that wait for a client at most.
@@ -23,12 +24,12 @@ pub struct Out {
 
 impl Out {
     /// Starts the thread that writes to a socket. It ends when the last copy of the answer is gone, or the client is.
-    pub fn start(stream: UnixStream) -> std::io::Result<Self> {
+    pub fn start(stream: UnixStream) -> std::io::Result<(Self, JoinHandle<()>)> {
         stream.set_write_timeout(Some(STALL))?;
         let (queue, messages) = sync_channel(QUEUE);
         let named = std::thread::Builder::new().name("qmp-out".to_owned());
-        named.spawn(move || write(stream, &messages))?;
-        Ok(Self { queue })
+        let writer = named.spawn(move || write(stream, &messages))?;
+        Ok((Self { queue }, writer))
     }
 
     /// Sends an answer; waits while the client is slow. `false` when it is gone.

@@ -9,39 +9,22 @@ use serde_json::{Value, json};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 
-/// Talks until the client leaves.
-pub fn talk(monitor: &Monitor, number: u64, mut stream: &UnixStream) -> std::io::Result<()> {
-    let out = Out::start(stream.try_clone()?)?;
+/// Talks until the client leaves, and to the last answer.
+pub fn talk(monitor: &Monitor, number: u64, stream: &UnixStream) -> std::io::Result<()> {
+    let (out, writer) = Out::start(stream.try_clone()?)?;
     out.send(message::line(&monitor.greeting()));
-    let mut session = Session {
+    let session = Session {
         monitor,
         number,
         out,
         negotiated: false,
     };
-    let mut framer = Framer::default();
-    let mut bytes = [0; 4096];
-    loop {
-        let n = match stream.read(&mut bytes) {
-            Ok(0) => return Ok(()),
-            Ok(n) => n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
-        };
-        for byte in &bytes[..n] {
-            let goes_on = match framer.push(*byte) {
-                Ok(None) => true,
-                Ok(Some(message)) => session.handle(&message),
-                Err(lost) => {
-                    session.lost(lost);
-                    false
-                }
-            };
-            if !goes_on {
-                return Ok(());
-            }
-        }
-    }
+    let read = session.read(stream);
+    // Its queue ends with its last user.
+    monitor.clients().leave(number);
+    // It only writes.
+    let _ = writer.join();
+    read
 }
 
 struct Session<'a> {
@@ -52,13 +35,39 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    fn read(mut self, mut stream: &UnixStream) -> std::io::Result<()> {
+        let mut framer = Framer::default();
+        let mut bytes = [0; 4096];
+        loop {
+            let n = match stream.read(&mut bytes) {
+                Ok(0) => return Ok(()),
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            for byte in &bytes[..n] {
+                let goes_on = match framer.push(*byte) {
+                    Ok(None) => true,
+                    Ok(Some(message)) => self.handle(&message),
+                    Err(lost) => {
+                        self.lost(lost);
+                        false
+                    }
+                };
+                if !goes_on {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     /// `false` when the client is gone.
     fn handle(&mut self, message: &[u8]) -> bool {
+        let greeted = self.negotiated;
         let (id, done) = match message::parse(message) {
             Ok(mut request) => (request.id.take(), self.perform(request)),
             Err(bad) => (bad.id, Err(bad.error)),
         };
-        let greeted = self.negotiated;
         let sent = self.out.send(message::answer(id, done));
         if self.negotiated && !greeted {
             self.monitor
