@@ -2,6 +2,7 @@
 
 use crate::ahead::Ahead;
 use crate::gate::Gate;
+use crate::metrics::Page;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +70,34 @@ impl Shelf {
     /// The store.
     pub fn system(&self) -> &'static System {
         self.system
+    }
+
+    /// What there is to be known, for Prometheus.
+    pub fn metrics(&self, page: &mut Page) {
+        let counts = &self.counts;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        page.counter("reads_total", "Reads of disks.", of(&counts.reads));
+        let help = "Bytes read of disks.";
+        page.counter("read_bytes_total", help, of(&counts.read_bytes));
+        let help = "Reads of disks that failed.";
+        page.counter("read_errors_total", help, of(&counts.read_errors));
+        let help = "Bytes that were to be read ahead.";
+        page.counter("read_ahead_bytes_total", help, of(&counts.ahead_bytes));
+        let help = "Different disks that are open.";
+        page.gauge("open_disks", help, self.open_disks() as f64);
+        let help = "Bytes of decoded frames in memory.";
+        page.gauge("cache_bytes", help, self.cached_bytes() as f64);
+        let help = "Most bytes of decoded frames in memory.";
+        page.gauge("cache_limit_bytes", help, self.cache_bytes as f64);
+        let Ok(catalog) = self.system.store().refresh() else {
+            return;
+        };
+        let count = catalog.devices().count();
+        page.gauge("devices", "Devices of the store.", count as f64);
+        let count = catalog.snapshots().count();
+        page.gauge("snapshots", "Snapshots of the store.", count as f64);
+        let bytes = stillpoint_store::ops::gc::total_bytes(&catalog);
+        page.gauge("stored_bytes", "Bytes of the store's packs.", bytes as f64);
     }
 
     /// What disks were asked for.

@@ -146,3 +146,33 @@ fn with_certificates_only_who_has_one_is_served() {
     assert!(!ran.status.success(), "{}", ran.story());
     server.stop().code(0);
 }
+
+#[test]
+fn numbers_for_prometheus_are_there() {
+    use std::io::{Read, Write};
+    let home = home_with_a_snapshot();
+    let path = home.path("metrics.sock");
+    let metrics = format!("unix:{}", path.display());
+    let server = Server::start(&home, &["--metrics", &metrics]);
+    let client = server.client("web1@monday");
+    client.read(0, 1 << 20).expect("it is read");
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).expect("it is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let number = |name: &str| {
+        let line = answer
+            .lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        let number = line.and_then(|number| number.parse::<f64>().ok());
+        number.unwrap_or_else(|| panic!("{name}: {answer}"))
+    };
+    assert!(number("stillpoint_read_bytes_total") >= f64::from(1 << 20));
+    assert!(number("stillpoint_nbd_connections") >= 1.0);
+    assert_eq!(number("stillpoint_snapshots") as u64, 1);
+    assert_eq!(number("stillpoint_read_errors_total") as u64, 0);
+    drop(client);
+    server.stop().code(0);
+    assert!(!path.exists());
+}

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use stillpoint_api::System;
 use stillpoint_api::compat::Release;
 use stillpoint_nbd::server::{Limits, Options, Server, Tls};
-use stillpoint_serve::listen::Address;
+use stillpoint_serve::listen::{Address, Unlink};
+use stillpoint_serve::metrics::{self, Page};
 use stillpoint_serve::nbd::StoreExports;
 use stillpoint_serve::qmp::{self, Monitor};
-use stillpoint_serve::{CACHE_BYTES, Shelf};
+use stillpoint_serve::{Accepting, CACHE_BYTES, Shelf};
 use stillpoint_store::{Error, Result};
 use tracing::{error, info};
 
@@ -48,6 +49,9 @@ pub struct Arguments {
     /// QEMU release that the control socket behaves as
     #[arg(long, value_name = "X.Y", default_value_t, value_parser = release)]
     qemu_version: Release,
+    /// Where to answer GET /metrics, for Prometheus
+    #[arg(long, value_name = "unix:PATH|tcp:HOST:PORT", value_parser = address)]
+    metrics: Option<Address>,
     /// Bytes of memory for what was read and decoded, of all exports together
     #[arg(long, value_name = "BYTES", value_parser = size::parse, default_value_t = CACHE_BYTES as u64)]
     cache: u64,
@@ -97,7 +101,8 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let cache = usize::try_from(arguments.cache).unwrap_or(usize::MAX);
     let shelf = Arc::new(Shelf::new(system, cache)?);
     let exports = Arc::new(StoreExports::new(shelf.clone()));
-    let server = Server::new(exports.clone(), arguments.options()?);
+    let server = Arc::new(Server::new(exports.clone(), arguments.options()?));
+    let metrics = arguments.metrics(&shelf, &exports, &server, since)?;
     let control = qmp::Server::new(Monitor::new(shelf, exports, arguments.qemu_version));
     let listened = bound.names();
     let _unlink = bound.serve(&server, &control)?;
@@ -110,6 +115,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let signal = stop.recv().unwrap_or_default();
     info!(signal, connections = server.connections(), "stopping");
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    drop(metrics);
     control.shutdown(PATIENCE);
     let clean = server.shutdown(PATIENCE);
     if !clean {
@@ -137,6 +143,40 @@ impl Arguments {
             tls: self.tls()?,
             limits,
         })
+    }
+
+    fn metrics(
+        &self,
+        shelf: &Arc<Shelf>,
+        exports: &Arc<StoreExports>,
+        server: &Arc<Server>,
+        since: Instant,
+    ) -> Result<Option<(Accepting, Option<Unlink>)>> {
+        let Some(address) = &self.metrics else {
+            return Ok(None);
+        };
+        let (shelf, exports, server) = (shelf.clone(), exports.clone(), Arc::downgrade(server));
+        let fill = move |page: &mut Page| {
+            let version = ("version", env!("CARGO_PKG_VERSION"));
+            page.gauge_of("build_info", "The program.", version, 1.0);
+            let seconds = since.elapsed().as_secs_f64();
+            page.gauge("uptime_seconds", "Seconds since the start.", seconds);
+            let connections = server.upgrade().map_or(0, |server| server.connections());
+            page.gauge("nbd_connections", "NBD connections.", connections as f64);
+            let clients = exports.clients() as f64;
+            page.gauge(
+                "nbd_clients",
+                "NBD connections with an open export.",
+                clients,
+            );
+            shelf.metrics(page);
+        };
+        let (listener, unlink) = address.bind()?;
+        let bound = sockets::name(&listener, address);
+        info!(address = bound, "answering GET /metrics");
+        let serving = metrics::serve(listener, fill);
+        let serving = serving.map_err(|e| Error::io("listening on", e).at(address))?;
+        Ok(Some((serving, unlink)))
     }
 
     fn tls(&self) -> Result<Tls> {

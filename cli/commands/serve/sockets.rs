@@ -32,11 +32,7 @@ pub fn bind(nbd: &[Address], qmp: Option<&Address>) -> Result<Bound> {
     for (address, kind) in nbd.chain(qmp) {
         let (listener, unlink) = address.bind()?;
         bound.unlink.extend(unlink);
-        let name = match (&listener, address) {
-            // The port may have been left to the system.
-            (Listener::Tcp(tcp), _) => tcp_name(tcp),
-            _ => address.to_string(),
-        };
+        let name = name(&listener, address);
         bound.sockets.push((name, listener, kind));
     }
     if bound.sockets.is_empty() {
@@ -67,6 +63,14 @@ fn handed_over() -> Result<Vec<(String, Listener, Kind)>> {
         }
     }
     Ok(sockets)
+}
+
+/// What was bound; a port may have been left to the system.
+pub fn name(listener: &Listener, address: &Address) -> String {
+    match listener {
+        Listener::Tcp(tcp) => tcp_name(tcp),
+        Listener::Unix(_) => address.to_string(),
+    }
 }
 
 fn tcp_name(listener: &TcpListener) -> String {

@@ -3,26 +3,24 @@
 use super::message;
 use super::monitor::Monitor;
 use super::session;
-use rustix::event::{PollFd, PollFlags, poll};
+use crate::accept::{Accepting, Stream};
+use crate::listen::Listener;
 use serde_json::json;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 /// Most clients at once.
 const CLIENTS: usize = 64;
-/// A pause when there are no descriptors or threads left.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves a monitor on unix sockets. Dropping it is as [`Server::shutdown`] with no patience.
 pub struct Server {
     monitor: Arc<Monitor>,
-    stopping: Arc<AtomicBool>,
-    listening: Mutex<Vec<(JoinHandle<()>, UnixStream)>>,
+    stopped: AtomicBool,
+    listening: Mutex<Vec<Accepting>>,
 }
 
 impl Server {
@@ -30,36 +28,30 @@ impl Server {
     pub fn new(monitor: Arc<Monitor>) -> Self {
         Self {
             monitor,
-            stopping: Arc::default(),
+            stopped: AtomicBool::new(false),
             listening: Mutex::default(),
         }
     }
 
     /// Lets clients of a bound socket in.
     pub fn listen(&self, listener: UnixListener) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        let (wake, woken) = UnixStream::pair()?;
-        let (monitor, stopping) = (self.monitor.clone(), self.stopping.clone());
-        let named = std::thread::Builder::new().name("qmp-accept".to_owned());
-        let thread = named.spawn(move || {
-            while !stopping.load(Ordering::SeqCst) && wait(&listener, &woken) {
-                let _ = accept(&monitor, &listener);
-            }
+        let monitor = self.monitor.clone();
+        let listener = Listener::Unix(listener);
+        let accepting = Accepting::start("qmp-accept", listener, move |stream| match stream {
+            Stream::Unix(stream) => start(&monitor, stream),
+            // It obeys whoever can connect.
+            Stream::Tcp(_) => Ok(()),
         })?;
-        super::lock(&self.listening).push((thread, wake));
+        super::lock(&self.listening).push(accepting);
         Ok(())
     }
 
     /// Ends: nobody new is let in, and what is being done is done and answered, unless that takes longer than `patience`.
     pub fn shutdown(&self, patience: Duration) {
-        if self.stopping.swap(true, Ordering::SeqCst) {
+        if self.stopped.swap(true, Ordering::SeqCst) {
             return;
         }
-        for (thread, wake) in std::mem::take(&mut *super::lock(&self.listening)) {
-            drop(wake);
-            // It only accepts.
-            let _ = thread.join();
-        }
+        drop(std::mem::take(&mut *super::lock(&self.listening)));
         let clients = self.monitor.clients();
         let data = json!({ "guest": false, "reason": "host-signal" });
         clients.tell(&message::event("SHUTDOWN", &data));
@@ -78,31 +70,7 @@ impl Drop for Server {
     }
 }
 
-/// Waits for a client; `false` when it is time to go.
-fn wait(listener: &UnixListener, woken: &UnixStream) -> bool {
-    let mut ready = [
-        PollFd::new(listener, PollFlags::IN),
-        PollFd::new(woken, PollFlags::IN),
-    ];
-    match poll(&mut ready, None) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => ready[1].revents().is_empty(),
-        Err(_) => {
-            std::thread::sleep(PAUSE);
-            true
-        }
-    }
-}
-
-fn accept(monitor: &Arc<Monitor>, listener: &UnixListener) -> io::Result<()> {
-    let stream = match listener.accept() {
-        Ok((stream, _)) => stream,
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-        Err(e) => {
-            std::thread::sleep(PAUSE);
-            return Err(e);
-        }
-    };
-    stream.set_nonblocking(false)?;
+fn start(monitor: &Arc<Monitor>, stream: UnixStream) -> io::Result<()> {
     let Some(number) = monitor.clients().enter(stream.try_clone()?, CLIENTS) else {
         warn!("a control client too many was turned away");
         return Ok(());
