@@ -5,8 +5,9 @@
 //! host      local/id, folders and locks of this host
 //! overlay   one file of blocks and its map
 //! layers    overlays and a head, as one disk that is read
-//! volume    a disk: read, write, zero, discard, flush
-//! verbs     create, open, seal, absorb, goto, resize, remove, hand over: one a file
+//! frozen    what was sealed, as a file for an ingest
+//! disk      what a guest does; extents and changed besides
+//! verbs     create, open, seal, goto, resize, remove, hand over and adopt
 //! ```
 //!
 //! Three locks, taken in this order, of several volumes in the order of their uids:
@@ -15,9 +16,7 @@
 //!   is in flight then. Held for file creation at most, never for storing anything, but for goto, shrinking and removal;
 //! - the lock of an overlay's map, for memory only.
 
-mod absorb;
 mod adopt;
-mod blocks;
 mod changed;
 mod create;
 mod disk;
@@ -32,12 +31,11 @@ mod overlay;
 mod remove;
 mod resize;
 mod seal;
-#[cfg(test)]
-mod tests;
 mod turn;
 
 pub use create::{NewVolume, Source};
 pub use disk::Volume;
 pub use extents::{Depth, VolumeExtent};
 pub use goto::GotoVolume;
+pub use open::Volumes;
 pub use seal::{Records, Sealed};
