@@ -6,8 +6,8 @@ use stillpoint_api::store::catalog::{Catalog, Rules};
 use stillpoint_api::store::codec::encode_frame;
 use stillpoint_api::store::format::codec;
 use stillpoint_api::store::format::entry::{
-    Attachment, Content, Entry, GotoDevice, GotoRecord, GotoResult, Op, PackKind, PackRecord,
-    SessionKind,
+    Attachment, ChainPoint, Content, Entry, GotoDevice, GotoRecord, GotoResult, HeadOrigin, Op,
+    PackKind, PackRecord, SessionKind, VolumeRecord,
 };
 use stillpoint_api::store::format::envelope::{self, EnvelopeKind};
 use stillpoint_api::store::format::manifest::{Child, NodeDraft};
@@ -115,6 +115,10 @@ impl Picture {
         let p = p.text(&r.extra);
         p.list(&r.labels, |p, (key, value)| p.text(key).text(value))
     }
+    fn volume(self, v: VolumeRecord) -> Self {
+        let p = self.u64(v.generation).u64(v.absorbed).u64(v.size);
+        p.option(v.host, Self::uid)
+    }
     fn kind(self, kind: SessionKind) -> Self {
         self.u32(match kind {
             SessionKind::Writer => 0,
@@ -219,6 +223,15 @@ fn goto() -> GotoRecord {
     }
 }
 
+fn volume() -> VolumeRecord {
+    VolumeRecord {
+        generation: 2,
+        absorbed: 7,
+        size: 1 << 40,
+        host: Some(uid(4)),
+    }
+}
+
 /// Every op there is, with its number and what follows that.
 fn ops() -> Vec<(Op, Picture)> {
     let p = Picture::new;
@@ -251,6 +264,17 @@ fn ops() -> Vec<(Op, Picture)> {
     let goto_end = Op::GotoEnd {
         uid: uid(3),
         result: GotoResult::Undone,
+    };
+    let put_volume = Op::PutVolume {
+        uid: uid(2),
+        expect: Some(ChainPoint {
+            generation: 2,
+            absorbed: 6,
+        }),
+        volume: Some(volume()),
+        head: Some(content(1)),
+        base: None,
+        origin: HeadOrigin::Stored,
     };
     vec![
         (open, p().kind(SessionKind::Gc).text("host")),
@@ -306,6 +330,19 @@ fn ops() -> Vec<(Op, Picture)> {
         ),
         (Op::GotoBegin { record: goto() }, p().goto(&goto())),
         (goto_end, p().uid(uid(3)).u32(1)),
+        (
+            put_volume,
+            p().uid(uid(2))
+                .u8(1)
+                .u64(2)
+                .u64(6)
+                .u8(1)
+                .volume(volume())
+                .u8(1)
+                .content(content(1))
+                .u8(0)
+                .u32(1),
+        ),
     ]
 }
 
@@ -405,6 +442,7 @@ fn catalog_picture(c: &Catalog) -> Vec<u8> {
         p.u64(d.next_id)
             .u64(d.gotos_begun)
             .option(d.in_goto, Picture::uid)
+            .option(d.volume, Picture::volume)
     });
     let p = p.list(c.snapshots(), |p, s| {
         p.uid(s.record.uid).u64(s.order).record(&s.record)
@@ -443,6 +481,19 @@ fn a_checkpoint_is_section_5() {
             roots: vec![content(6).root],
         },
         Op::GotoBegin { record: goto() },
+        Op::PutDevice {
+            uid: uid(7),
+            name: "volume".into(),
+            attachment: None,
+        },
+        Op::PutVolume {
+            uid: uid(7),
+            expect: None,
+            volume: Some(volume()),
+            head: Some(content(6)),
+            base: None,
+            origin: HeadOrigin::Existing,
+        },
     ];
     let entry = Entry {
         session: SESSION,

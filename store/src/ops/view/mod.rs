@@ -64,6 +64,16 @@ impl<'a> Reader<'a> {
         self.clusters.cached_bytes()
     }
 
+    /// The same without a pin, of contents that the caller knows to be kept: the head of a volume that it has locked.
+    pub(crate) fn view_of_kept(self: &Arc<Self>, content: Content) -> Result<View<'a>> {
+        self.clusters.follow(&self.store.catalog())?;
+        Ok(View {
+            reader: self.clone(),
+            content,
+            _pin: None,
+        })
+    }
+
     /// A view of contents that a snapshot or head names now.
     pub fn view(self: &Arc<Self>, content: Content) -> Result<View<'a>> {
         // ORDER: the pin, then the packs: what is pinned is in packs that are live from then on, or in what they became.
