@@ -83,7 +83,7 @@ pub enum Command {
     Gc(gc::Arguments),
     /// Show what is stored and what it saves
     Stats(stats::Arguments),
-    /// Serve every snapshot over NBD
+    /// Serve every volume and every snapshot over NBD
     Serve(serve::Arguments),
     /// Show every snapshot as a file
     Mount(mount::Arguments),

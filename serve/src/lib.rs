@@ -4,6 +4,7 @@
 //! label                what disks are called outside
 //! menu                 what there is to serve, from the catalog
 //! gate ahead shelf     disks that are open: shared views, one cache, reading ahead
+//! volumes              volumes that are open, and who writes to them
 //! nbd                  the menu as NBD exports
 //! mount                the menu as files
 //! listen accept        addresses to listen on, and those who come
@@ -25,7 +26,9 @@ pub mod mount;
 pub mod nbd;
 pub mod qmp;
 mod shelf;
+mod volumes;
 
 pub use accept::Accepting;
 pub use label::{escape, unescape};
 pub use shelf::{CACHE_BYTES, Counts, Shelf};
+pub use volumes::OpenVolumes;

@@ -3,11 +3,15 @@
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use stillpoint_store::{Error, ErrorKind, Result};
+
+/// Longest path in the address of a unix socket.
+const ADDRESS_MAX: usize = 107;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +96,8 @@ impl Address {
         if is_leftover(path) {
             std::fs::remove_file(path).map_err(|e| self.failed(e))?;
         }
-        let listener = UnixListener::bind(path).map_err(|e| self.failed(e))?;
+        let short = Short::of(path).map_err(|e| self.failed(e))?;
+        let listener = UnixListener::bind(&short.path).map_err(|e| self.failed(e))?;
         let unlink = Unlink {
             inode: inode(path).map_err(|e| self.failed(e))?,
             path: path.to_owned(),
@@ -114,7 +119,48 @@ impl Address {
 fn is_leftover(path: &Path) -> bool {
     let socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
     let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-    socket && UnixStream::connect(path).err().is_some_and(refused)
+    socket && connect(path).err().is_some_and(refused)
+}
+
+/// Connects to a unix socket, however long its path is.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(&Short::of(path)?.path)
+}
+
+/// Where the server of a store listens for other commands on that store.
+pub fn control_of(store: &Path) -> Address {
+    Address::Unix(store.join("local").join("control.sock"))
+}
+
+/// A name of a socket that fits into an address, which has room for 107 bytes: through an open folder where need be.
+struct Short {
+    path: PathBuf,
+    /// Open for as long as the name is used.
+    _folder: Option<std::fs::File>,
+}
+
+impl Short {
+    fn of(path: &Path) -> io::Result<Self> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(Self::plain(path));
+        };
+        if path.as_os_str().len() <= ADDRESS_MAX {
+            return Ok(Self::plain(path));
+        }
+        let folder = std::fs::File::open(folder)?;
+        let through = format!("/proc/self/fd/{}", folder.as_raw_fd());
+        Ok(Self {
+            path: Path::new(&through).join(name),
+            _folder: Some(folder),
+        })
+    }
+
+    fn plain(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            _folder: None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +198,18 @@ mod tests {
         let (live, unlink) = address.bind().unwrap();
         assert_eq!(address.bind().unwrap_err().kind(), ErrorKind::Busy);
         drop((live, unlink));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_path_may_be_longer_than_an_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("x".repeat(150));
+        std::fs::create_dir(&deep).unwrap();
+        let path = deep.join("socket");
+        let (listener, unlink) = Address::Unix(path.clone()).bind().unwrap();
+        connect(&path).unwrap();
+        drop((listener, unlink));
         assert!(!path.exists());
     }
 

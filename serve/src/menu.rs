@@ -1,5 +1,5 @@
-//! What there is to serve, by the names that clients see: every snapshot, and the present contents of devices without an
-//! image.
+//! What there is to serve, by the names that clients see: every snapshot, every volume, and the present contents of other
+//! devices without an image.
 
 use crate::label::{ID, UID, escape, escape_snapshot, unescape};
 use std::collections::{BTreeMap, HashMap};
@@ -20,9 +20,18 @@ pub struct Item {
     /// The snapshot's uid.
     pub uid: Option<Uid>,
     /// What it shows.
-    pub content: Content,
+    pub shows: Shows,
     /// When the snapshot was made.
     pub date: Option<Moment>,
+}
+
+/// What a disk shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shows {
+    /// Contents that are in the store and stay as they are.
+    Content(Content),
+    /// A volume of so many bytes, which is written to.
+    Volume(u64),
 }
 
 /// Why a name is not on the menu.
@@ -43,15 +52,27 @@ impl Item {
         }
     }
 
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        match self.shows {
+            Shows::Content(content) => content.size,
+            Shows::Volume(size) => size,
+        }
+    }
+
     fn head(device: &DeviceState) -> Option<Self> {
         // What is in an image is not in the store.
-        let content = device.head.filter(|_| device.attachment.is_none())?;
+        let head = device.head.filter(|_| device.attachment.is_none());
+        let shows = match device.volume {
+            Some(volume) => Shows::Volume(volume.size),
+            None => Shows::Content(head?),
+        };
         Some(Self {
             device: escape(device.name.as_bytes()),
             snapshot: None,
             device_uid: device.uid,
             uid: None,
-            content,
+            shows,
             date: None,
         })
     }
@@ -104,7 +125,7 @@ pub fn items_of(device: &DeviceState, snapshots: &[&SnapshotState]) -> Vec<Item>
             snapshot: Some(snapshot),
             device_uid: device.uid,
             uid: Some(record.uid),
-            content: record.content,
+            shows: Shows::Content(record.content),
             date: Some(Moment {
                 sec: record.date_sec,
                 nsec: record.date_nsec,

@@ -3,6 +3,7 @@
 use crate::ahead::Ahead;
 use crate::gate::Gate;
 use crate::metrics::Page;
+use crate::volumes::OpenVolumes;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use stillpoint_api::{Reader, System, View};
 use stillpoint_store::Result;
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::id::Hash;
+use stillpoint_store::volume::{Volume, Volumes};
 
 /// Bytes of decoded frames that are kept for all disks, where nothing else is said.
 pub const CACHE_BYTES: usize = 256 << 20;
@@ -43,6 +45,7 @@ pub struct Shelf {
     counts: Arc<Counts>,
     cache_bytes: usize,
     ahead: Ahead,
+    volumes: OpenVolumes,
 }
 
 /// A disk that is open. What it shows is pinned while it lives: gc leaves it alone and says so.
@@ -56,15 +59,22 @@ impl Shelf {
     /// Over a store, with a budget for decoded frames in bytes. Opens the index.
     pub fn new(system: &'static System, cache_bytes: usize) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let reader = system.store().reader(cache_bytes)?;
         Ok(Self {
             system,
-            reader: system.store().reader(cache_bytes)?,
+            volumes: OpenVolumes::new(Volumes::open(system.store(), Some(reader.clone()))?),
+            reader,
             open: Mutex::default(),
             gate: Arc::new(Gate::new((4 * cores).clamp(8, 64))),
             counts: Arc::default(),
             cache_bytes,
             ahead: Ahead::new(AHEAD),
         })
+    }
+
+    /// The volumes.
+    pub fn volumes(&self) -> &OpenVolumes {
+        &self.volumes
     }
 
     /// The store.
@@ -89,6 +99,7 @@ impl Shelf {
         page.gauge("cache_bytes", help, self.cached_bytes() as f64);
         let help = "Most bytes of decoded frames in memory.";
         page.gauge("cache_limit_bytes", help, self.cache_bytes as f64);
+        self.volumes.metrics(page);
         let Ok(catalog) = self.system.store().refresh() else {
             return;
         };
@@ -147,6 +158,20 @@ impl Shelf {
             return 0;
         }
         share.min(WINDOW)
+    }
+
+    /// Fills `buf` from a volume; as many at a time as read disks.
+    pub fn read_volume(&self, volume: &Volume<'_>, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let _pass = self.gate.enter();
+        let read = volume.read_at(offset, buf);
+        self.counts.reads.fetch_add(1, Ordering::Relaxed);
+        let (bytes, errors) = match read {
+            Ok(()) => (buf.len() as u64, 0),
+            Err(_) => (0, 1),
+        };
+        self.counts.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.read_errors.fetch_add(errors, Ordering::Relaxed);
+        read
     }
 
     /// A range of a disk will be read soon.

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use stillpoint_api::System;
 use stillpoint_api::compat::Release;
 use stillpoint_nbd::server::{Limits, Options, Server, Tls};
-use stillpoint_serve::listen::{Address, Unlink};
+use stillpoint_serve::listen::{Address, Listener, Unlink, control_of};
 use stillpoint_serve::metrics::{self, Page};
 use stillpoint_serve::nbd::StoreExports;
 use stillpoint_serve::qmp::{self, Monitor};
 use stillpoint_serve::{Accepting, CACHE_BYTES, Shelf};
-use stillpoint_store::{Error, Result};
+use stillpoint_store::{Error, ErrorKind, Result};
 use tracing::{error, info};
 
 /// Longest that clients get to take the answers to what they asked before the server was told to stop.
@@ -28,8 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every snapshot is a read-only NBD export, DEVICE@SNAPSHOT or DEVICE@id:N, new ones at once. The metadata context
-qemu:dirty-bitmap:SNAPSHOT of an export says where it differs from that snapshot. SIGTERM and Ctrl-C stop the server when what
+Every snapshot is a read-only NBD export, DEVICE@SNAPSHOT or DEVICE@id:N, new ones at once, and every volume a writable one under
+its device's name. The metadata context qemu:dirty-bitmap:SNAPSHOT of an export says where it differs from that snapshot. Other
+still commands on the same store work on volumes through the server. SIGTERM and Ctrl-C stop the server when what
 was asked is answered. Sockets that systemd hands over are served too.
 
 Examples:
@@ -103,9 +104,11 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let exports = Arc::new(StoreExports::new(shelf.clone()));
     let server = Arc::new(Server::new(exports.clone(), arguments.options()?));
     let metrics = arguments.metrics(&shelf, &exports, &server, since)?;
-    let control = qmp::Server::new(Monitor::new(shelf, exports, arguments.qemu_version));
+    let monitor = Monitor::new(shelf.clone(), exports, arguments.qemu_version);
+    let control = qmp::Server::new(monitor);
     let listened = bound.names();
     let _unlink = bound.serve(&server, &control)?;
+    let _own = own_socket(&control, context)?;
     for name in &listened {
         info!(address = name, "listening");
     }
@@ -116,8 +119,10 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     info!(signal, connections = server.connections(), "stopping");
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     drop(metrics);
-    control.shutdown(PATIENCE);
     let clean = server.shutdown(PATIENCE);
+    control.shutdown(PATIENCE);
+    // ORDER: nobody writes any more, then what was written becomes durable: guests that did not flush lose nothing by a restart.
+    shelf.volumes().close();
     if !clean {
         error!("clients that did not take their answers were cut off");
     }
@@ -127,6 +132,31 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
         clean,
         seconds: since.elapsed().as_secs_f64(),
     }))
+}
+
+/// Listens where other commands on this store look for its server: what they ask of volumes goes through it. There is one
+/// server a store.
+fn own_socket(control: &qmp::Server, context: &Context) -> Result<Option<Unlink>> {
+    let address = control_of(&context.store);
+    match address.bind() {
+        Ok((Listener::Unix(listener), unlink)) => {
+            let listening = control.listen(listener);
+            listening.map_err(|e| Error::io("listening on", e).at(&address))?;
+            Ok(unlink)
+        }
+        Err(e) if e.kind() == ErrorKind::Busy => {
+            Err(Error::new(ErrorKind::Busy, "serving the store")
+                .at(context.store.display())
+                .detail("another server serves it")
+                .hint("one server has all volumes of a store: stop the other one first"))
+        }
+        // A store that cannot be written has no volumes to ask for.
+        Err(e) => {
+            info!(why = %e, "other commands cannot work through this server");
+            Ok(None)
+        }
+        Ok(_) => Ok(None),
+    }
 }
 
 impl Arguments {

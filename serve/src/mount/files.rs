@@ -2,7 +2,7 @@
 
 use super::tree::{Entry, Node, Tree};
 use crate::ahead::Pattern;
-use crate::menu::Item;
+use crate::menu::{Item, Shows};
 use crate::nbd::chain;
 use crate::shelf::{Disk, Shelf};
 use fuser::{
@@ -78,7 +78,7 @@ impl Files {
                 let since = item.date.map(|date| Duration::new(date.sec, date.nsec));
                 let since = since.unwrap_or_default();
                 let time = UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH);
-                (FileType::RegularFile, item.content.size, time)
+                (FileType::RegularFile, item.size(), time)
             }
             Node::Root | Node::Folder(_) => (FileType::Directory, 0, self.since),
         };
@@ -117,10 +117,10 @@ impl Files {
             None => return Err(Errno::ENOENT),
         };
         let name = item.name();
-        let disk = self
-            .shelf
-            .open(item.content)
-            .map_err(|e| failed(&name, &e))?;
+        let Shows::Content(content) = item.shows else {
+            return Err(Errno::ENOENT);
+        };
+        let disk = self.shelf.open(content).map_err(|e| failed(&name, &e))?;
         debug!(file = name, "opened");
         let file = Arc::new(OpenFile {
             item,
@@ -153,7 +153,7 @@ impl Files {
 
     fn read(&self, handle: FileHandle, offset: u64, size: u32) -> Answer<Vec<u8>> {
         let file = self.file(handle)?;
-        let left = file.item.content.size.saturating_sub(offset);
+        let left = file.item.size().saturating_sub(offset);
         let mut buf = vec![0; left.min(u64::from(size)) as usize];
         let window = self.shelf.window();
         if let Some(range) = file.pattern.note(offset, buf.len() as u64, window) {
@@ -166,7 +166,7 @@ impl Files {
 
     fn seek(&self, handle: FileHandle, offset: i64, whence: i32) -> Answer<i64> {
         let file = self.file(handle)?;
-        let size = file.item.content.size;
+        let size = file.item.size();
         let offset = u64::try_from(offset).ok().filter(|o| *o < size);
         let offset = offset.ok_or(Errno::ENXIO)?;
         let wants_data = match whence {

@@ -8,7 +8,7 @@
 //!
 //! All of it comes from manifests; no cluster is read for it.
 
-use crate::menu::{Item, items_of};
+use crate::menu::{Item, Shows, items_of};
 use crate::shelf::{Disk, Shelf};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,7 @@ use stillpoint_store::catalog::{Catalog, SnapshotState};
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::id::Uid;
 use stillpoint_store::ops::diff::{ChangedExtent, ExtentKind};
+use stillpoint_store::volume::{Depth, Volume};
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Prefix of the contexts that say what changed.
@@ -51,7 +52,10 @@ impl Contexts {
             .into_iter()
             .filter(|other| other.uid != item.uid);
         let bases = others
-            .filter_map(|o| Some((format!("{BITMAP}{}", o.snapshot?), o.content)))
+            .filter_map(|other| match other.shows {
+                Shows::Content(content) => Some((format!("{BITMAP}{}", other.snapshot?), content)),
+                Shows::Volume(_) => None,
+            })
             .collect();
         let of: HashMap<Uid, &SnapshotState> = all.iter().map(|s| (s.record.uid, *s)).collect();
         let first = match item.uid {
@@ -96,16 +100,48 @@ impl Contexts {
         match context {
             BASE_ALLOCATION => allocated(disk, offset, length, extents),
             DEPTH => self.depth(shelf, disk, (offset, length), extents),
+            _ => dirty(disk, self.base(shelf, context)?, (offset, length), extents),
+        }
+    }
+
+    /// The same of a volume. Its depth is 1 for what is in overlays, 2 for what is in the store.
+    pub fn status_of_volume(
+        &self,
+        shelf: &Shelf,
+        volume: &Volume<'_>,
+        context: &str,
+        (offset, length): (u64, u64),
+        extents: &mut Extents,
+    ) -> Result<()> {
+        match context {
+            BASE_ALLOCATION => volume.extents(offset, length, &mut |extent| {
+                extents.push(extent.length, allocation_of(extent.kind))
+            }),
+            DEPTH => volume.extents(offset, length, &mut |extent| {
+                let depth = match extent.depth {
+                    Depth::Overlay => 1,
+                    Depth::Store => 2,
+                    Depth::Nowhere => 0,
+                };
+                extents.push(extent.length, depth)
+            }),
             _ => {
-                let base = self.bases.iter().position(|(name, _)| name == context);
-                let base = base.ok_or_else(|| {
-                    Error::invalid("reading a context", format!("{context:?} is none"))
-                })?;
-                let content = self.bases[base].1;
-                self.hold(shelf, base, content)?;
-                dirty(disk, content, (offset, length), extents)
+                let base = self.base(shelf, context)?;
+                volume.changed_since(base, offset, length, &mut |range, differs| {
+                    extents.push(range.end - range.start, u64::from(differs))
+                })
             }
         }
+    }
+
+    /// What a bitmap is relative to, kept from gc from now on.
+    fn base(&self, shelf: &Shelf, context: &str) -> Result<Content> {
+        let base = self.bases.iter().position(|(name, _)| name == context);
+        let base = base
+            .ok_or_else(|| Error::invalid("reading a context", format!("{context:?} is none")))?;
+        let content = self.bases[base].1;
+        self.hold(shelf, base, content)?;
+        Ok(content)
     }
 
     /// Keeps gc from what is compared with. A snapshot that was deleted before anybody asked is not there to compare.
@@ -178,16 +214,19 @@ fn depth_at(changed: &[Vec<ChangedExtent>], at: u64, until: u64) -> (u64, u64) {
 fn allocated(disk: &Disk, offset: u64, length: u64, extents: &mut Extents) -> Result<()> {
     for extent in disk.view().extents(offset, length)? {
         let extent = extent?;
-        let flags = match extent.kind {
-            ExtentKind::Data => 0,
-            ExtentKind::Zero => allocation::ZERO,
-            ExtentKind::Hole => allocation::HOLE | allocation::ZERO,
-        };
-        if !extents.push(extent.length, flags) {
+        if !extents.push(extent.length, allocation_of(extent.kind)) {
             break;
         }
     }
     Ok(())
+}
+
+fn allocation_of(kind: ExtentKind) -> u64 {
+    match kind {
+        ExtentKind::Data => 0,
+        ExtentKind::Zero => allocation::ZERO,
+        ExtentKind::Hole => allocation::HOLE | allocation::ZERO,
+    }
 }
 
 fn dirty(

@@ -3,10 +3,11 @@
 mod chosen;
 mod contexts;
 mod snapshot;
+mod volume;
 
 pub use chosen::{ChosenExport, NbdServers};
 
-use crate::menu::{self, Item, Missing};
+use crate::menu::{self, Item, Missing, Shows};
 use crate::shelf::Shelf;
 use contexts::Contexts;
 use snapshot::SnapshotExport;
@@ -16,9 +17,10 @@ use stillpoint_nbd::codec::OptionError;
 use stillpoint_nbd::{Errno, Export, Exports, Failure, Listed, OpenError, Peer};
 use stillpoint_store::{Error, ErrorKind};
 use tracing::{info, warn};
+use volume::VolumeExport;
 
-/// Every snapshot of a store under `DEVICE@SNAPSHOT`, and every device whose present contents are in the store under its
-/// name, all as they are at the moment of the question.
+/// Every snapshot of a store under `DEVICE@SNAPSHOT`, and every volume, which can be written, and every other device whose present
+/// contents are in the store under its name, all as they are at the moment of the question.
 pub struct StoreExports {
     shelf: Arc<Shelf>,
     clients: Arc<AtomicUsize>,
@@ -64,12 +66,38 @@ impl StoreExports {
         self.clients.load(Ordering::Relaxed)
     }
 
-    fn export(&self, name: &str) -> Result<SnapshotExport, OpenError> {
+    fn find(&self, name: &str) -> Result<(Item, Contexts), OpenError> {
         let catalog = self.shelf.system().store().refresh();
         let catalog = catalog.map_err(|e| refused(name, &e))?;
         let item = menu::find(&catalog, name).map_err(|missing| missed(name, missing))?;
         let contexts = Contexts::of(&catalog, &item);
-        Ok(SnapshotExport::new(self.shelf.clone(), item, contexts))
+        Ok((item, contexts))
+    }
+
+    /// With a client it is opened, without one only asked about.
+    fn export(&self, name: &str, client: Option<Client>) -> Result<Arc<dyn Export>, OpenError> {
+        let (item, contexts) = self.find(name)?;
+        let shelf = self.shelf.clone();
+        let opened = match (item.shows, client) {
+            (Shows::Content(content), None) => {
+                return Ok(Arc::new(SnapshotExport::new(
+                    shelf, item, content, contexts,
+                )));
+            }
+            (Shows::Content(content), Some(client)) => {
+                let export = SnapshotExport::new(shelf, item, content, contexts);
+                export
+                    .opened(client)
+                    .map(|e| Arc::new(e) as Arc<dyn Export>)
+            }
+            (Shows::Volume(size), None) => {
+                return Ok(Arc::new(volume::Question::new(size, contexts)));
+            }
+            (Shows::Volume(_), Some(client)) => {
+                VolumeExport::open(shelf, item, contexts, client).map(|e| Arc::new(e) as _)
+            }
+        };
+        opened.map_err(|e| refused(name, &e))
     }
 }
 
@@ -85,21 +113,19 @@ impl Exports for StoreExports {
     }
 
     fn open(&self, name: &str, peer: &Peer) -> Result<Arc<dyn Export>, OpenError> {
-        let export = self.export(name).inspect_err(|e| {
+        let client = Client::new(&self.clients, name, peer);
+        self.export(name, Some(client)).inspect_err(|e| {
             info!(
                 export = name,
                 peer = peer.address,
                 why = e.message,
                 "not opened"
             );
-        })?;
-        let client = Client::new(&self.clients, name, peer);
-        let export = export.opened(client).map_err(|e| refused(name, &e))?;
-        Ok(Arc::new(export))
+        })
     }
 
     fn ask(&self, name: &str, _peer: &Peer) -> Result<Arc<dyn Export>, OpenError> {
-        Ok(Arc::new(self.export(name)?))
+        self.export(name, None)
     }
 }
 
@@ -118,6 +144,7 @@ fn description(item: &Item) -> String {
             let (h, m, s) = (rest / 3600, rest / 60 % 60, rest % 60);
             format!("snapshot of {year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02} UTC")
         }
+        _ if matches!(item.shows, Shows::Volume(_)) => "volume".to_owned(),
         _ => "present contents".to_owned(),
     }
 }
@@ -143,7 +170,7 @@ fn refused(name: &str, error: &Error) -> OpenError {
 }
 
 /// An error of the store as the protocol has it.
-pub(crate) fn failure(error: &Error) -> Failure {
+fn failure(error: &Error) -> Failure {
     let errno = match error.kind() {
         ErrorKind::NoSpace => Errno::NoSpc,
         ErrorKind::ReadOnly => Errno::Perm,
@@ -152,6 +179,12 @@ pub(crate) fn failure(error: &Error) -> Failure {
         _ => Errno::Io,
     };
     Failure::new(errno, error.to_string())
+}
+
+/// A request that failed, noted in the log.
+fn failed(item: &Item, doing: &str, offset: u64, error: &Error) -> Failure {
+    warn!(export = item.name(), offset, error = %chain(error), "{doing} failed");
+    failure(error)
 }
 
 /// An error with its causes, for the log.

@@ -1,20 +1,21 @@
 //! One snapshot, or the present contents of a device, read-only, for one connection.
 
 use super::contexts::Contexts;
-use super::{Client, chain, description, failure};
+use super::{Client, description, failed};
 use crate::ahead::Pattern;
 use crate::menu::Item;
 use crate::shelf::{Disk, Shelf};
 use std::sync::{Arc, OnceLock};
 use stillpoint_nbd::codec::Extents;
 use stillpoint_nbd::{Export, ExportInfo, Failure};
+use stillpoint_store::format::entry::Content;
 use stillpoint_store::{Error, Result};
-use tracing::warn;
 
 /// See the module.
 pub struct SnapshotExport {
     shelf: Arc<Shelf>,
     item: Item,
+    content: Content,
     contexts: Contexts,
     pattern: Pattern,
     /// Empty for a mere question, which pins nothing.
@@ -24,10 +25,11 @@ pub struct SnapshotExport {
 
 impl SnapshotExport {
     /// For a question: nothing is opened.
-    pub fn new(shelf: Arc<Shelf>, item: Item, contexts: Contexts) -> Self {
+    pub fn new(shelf: Arc<Shelf>, item: Item, content: Content, contexts: Contexts) -> Self {
         Self {
             shelf,
             item,
+            content,
             contexts,
             pattern: Pattern::default(),
             disk: OnceLock::new(),
@@ -46,7 +48,7 @@ impl SnapshotExport {
         if let Some(disk) = self.disk.get() {
             return Ok(disk);
         }
-        let disk = self.shelf.open(self.item.content)?;
+        let disk = self.shelf.open(self.content)?;
         Ok(self.disk.get_or_init(|| disk))
     }
 
@@ -58,14 +60,13 @@ impl SnapshotExport {
     }
 
     fn failed(&self, doing: &str, offset: u64, error: &Error) -> Failure {
-        warn!(export = self.item.name(), offset, error = %chain(error), "{doing} failed");
-        failure(error)
+        failed(&self.item, doing, offset, error)
     }
 }
 
 impl Export for SnapshotExport {
     fn info(&self) -> ExportInfo {
-        let mut info = ExportInfo::read_only(self.item.content.size);
+        let mut info = ExportInfo::read_only(self.content.size);
         let cluster = self.shelf.system().store().geometry().cluster_bytes;
         info.block.preferred = cluster.clamp(4096, 32 << 20);
         info.description = description(&self.item);

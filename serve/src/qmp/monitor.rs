@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use stillpoint_api::compat::Release;
 use stillpoint_api::{Create, Created, GotoReport, System};
+use stillpoint_store::id::Uid;
 use stillpoint_store::progress::Progress;
 use tracing::info;
 
@@ -45,19 +46,31 @@ impl Monitor {
         self.myself.upgrade().expect("who calls this holds it")
     }
 
-    /// A group of snapshots.
+    /// A group of snapshots; all volumes of it at one instant, while clients write.
     pub(super) fn create(&self, create: &Create) -> Result<Created, QmpError> {
-        Ok(self.system().create(create, &Self::progress())?)
+        let volumes = self.shelf.volumes().all();
+        let made = self
+            .system()
+            .create_on(volumes, create, None, &Self::progress());
+        Ok(made?)
     }
 
-    /// Disks put back.
+    /// Disks put back. Refused where a client writes to one of them, unless it is forced.
     pub(super) fn goto(
         &self,
         snapshot: &str,
         devices: &[String],
-        _force: bool,
+        force: bool,
     ) -> Result<GotoReport, QmpError> {
-        Ok(self.system().goto(snapshot, devices, &Self::progress())?)
+        let system = self.system();
+        let found = system.find(snapshot, devices)?;
+        let of = system.devices()?;
+        let volumes = of.iter().filter(|d| d.volume);
+        let volumes = volumes.filter(|d| found.iter().any(|s| s.device == d.name));
+        let volumes: Vec<Uid> = volumes.map(|d| d.uid).collect();
+        let open = self.shelf.volumes();
+        let _claim = open.claim(&volumes, force)?;
+        Ok(system.goto_on(open.all(), snapshot, devices, &Self::progress())?)
     }
 
     /// The store and its devices.

@@ -6,6 +6,7 @@ mod nbd;
 mod query;
 mod snapshot;
 mod transaction;
+mod volume;
 
 use super::arguments::Arguments;
 use super::error::{Class, QmpError};
@@ -67,6 +68,11 @@ const COMMANDS: &[Command] = &[
     command("x-stillpoint-delete", (1, 0), native::delete),
     command("x-stillpoint-gc", (1, 0), native::gc),
     command("x-stillpoint-stats", (1, 0), native::stats),
+    command("x-stillpoint-volume-create", (1, 0), volume::create),
+    command("x-stillpoint-volume-resize", (1, 0), volume::resize),
+    command("x-stillpoint-volume-remove", (1, 0), volume::remove),
+    command("x-stillpoint-volume-move", (1, 0), volume::hand_over),
+    command("x-stillpoint-volume-absorb", (1, 0), volume::absorb),
 ];
 
 /// The command of that name, if the release has it.

@@ -22,6 +22,7 @@ pub fn list(monitor: &Monitor, mut arguments: Arguments) -> Answer {
                 "snapshots": d.snapshots,
                 "image": d.image.map(|path| path.display().to_string()),
                 "goto_unfinished": d.in_goto,
+                "volume": d.volume,
             })
         })
         .collect();
