@@ -32,6 +32,8 @@ pub struct Device {
     pub snapshots: u64,
     /// A goto was interrupted: `goto --finish` or `goto --undo` comes first.
     pub goto_unfinished: bool,
+    /// It is a volume: it lives in the store and can be written to.
+    pub volume: bool,
 }
 
 /// An image file or block device that a device stands for.
@@ -61,6 +63,21 @@ pub struct DeviceChanged {
     pub action: &'static str,
     /// Path of the image, where one was given.
     pub image: Option<String>,
+}
+
+/// `volume create`, `resize`, `move` and `remove`.
+#[derive(Debug, Clone, Serialize)]
+pub struct VolumeChanged {
+    /// Name.
+    pub volume: String,
+    /// `created`, `resized`, `handed over`, `took`, `removed`, or `removed all but snapshots of`.
+    pub action: &'static str,
+    /// Uid of a new one.
+    pub uid: Option<String>,
+    /// Its size, where that was given or is new.
+    pub size_bytes: Option<u64>,
+    /// What a new one was made from.
+    pub from: Option<String>,
 }
 
 /// `create` and `import`.

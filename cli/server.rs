@@ -73,6 +73,14 @@ impl Server {
     }
 }
 
+/// Without fields that are null: the other side knows none that are.
+pub fn without_nulls(mut arguments: Value) -> Value {
+    if let Some(map) = arguments.as_object_mut() {
+        map.retain(|_, value| !value.is_null());
+    }
+    arguments
+}
+
 fn failed(error: &Value) -> Error {
     let own = &error["x-stillpoint"];
     let kind = own["kind"].as_str().and_then(kind_named);

@@ -23,6 +23,7 @@ pub mod serve;
 pub mod show;
 pub mod stats;
 pub mod verify;
+pub mod volume;
 
 use crate::arguments::Command;
 use crate::context::Context;
@@ -45,6 +46,7 @@ pub fn run(command: Command, context: &Context) -> Result<Answer> {
         Command::Import(arguments) => import::run(&arguments, context),
         Command::Export(arguments) => export::run(&arguments, context),
         Command::Verify(arguments) => verify::run(&arguments, context),
+        Command::Volume(verb) => volume::run(&verb, context),
         Command::Gc(arguments) => gc::run(arguments, context),
         Command::Stats(arguments) => stats::run(&arguments, context),
         Command::Serve(arguments) => serve::run(&arguments, context),

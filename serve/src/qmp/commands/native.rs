@@ -50,6 +50,8 @@ pub fn create(monitor: &Monitor, mut arguments: Arguments) -> Answer {
     let create = Create {
         name: arguments.text("name")?,
         devices: arguments.texts("devices")?.unwrap_or_default(),
+        vm_clock_nsec: arguments.number("vm-clock")?.unwrap_or_default(),
+        icount: arguments.number("icount")?,
         ..Create::default()
     };
     arguments.end()?;
