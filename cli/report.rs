@@ -1,6 +1,10 @@
 //! What the verbs report. The field names are the contract of `--json`: snake_case, `_bytes` are integers, times RFC 3339 in
 //! UTC, what is unknown or does not apply is null. Names that are not UTF-8 have their odd bytes as `\xNN`. Fields may be added.
 
+mod server;
+
+pub use server::{Mounted, Served};
+
 use crate::output::time::Time;
 use serde::Serialize;
 
@@ -590,24 +594,4 @@ pub struct EraChange {
     pub about: &'static str,
     /// Its values in words, in the order of the releases.
     pub values: [&'static str; 2],
-}
-
-/// `serve`, when it has ended.
-#[derive(Debug, Clone, Serialize)]
-pub struct Served {
-    /// Addresses that were listened on.
-    pub listened: Vec<String>,
-    /// Every request that was read was answered.
-    pub clean: bool,
-    /// How long it was served.
-    pub seconds: f64,
-}
-
-/// `mount`, when it has ended.
-#[derive(Debug, Clone, Serialize)]
-pub struct Mounted {
-    /// Where it was mounted.
-    pub folder: String,
-    /// How long.
-    pub seconds: f64,
 }

@@ -85,7 +85,10 @@ fn failed(error: &Value) -> Error {
     let own = &error["x-stillpoint"];
     let kind = own["kind"].as_str().and_then(kind_named);
     let desc = error["desc"].as_str().unwrap_or("it says nothing more");
-    let failed = Error::new(kind.unwrap_or(ErrorKind::Io), "through the server of the store");
+    let failed = Error::new(
+        kind.unwrap_or(ErrorKind::Io),
+        "through the server of the store",
+    );
     let failed = failed.detail(desc);
     match own["hint"].as_str() {
         Some(hint) => failed.hint(hint.to_owned()),

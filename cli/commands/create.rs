@@ -120,7 +120,9 @@ fn through(mut server: Server, create: &Create, vm_state: bool, since: Instant) 
     if vm_state || create.changed.is_some() {
         let what = if vm_state { "VM state" } else { "a change map" };
         return Err(Error::new(ErrorKind::Unsupported, "making a snapshot")
-            .detail(format!("{what} cannot be given to the server that has the volumes open"))
+            .detail(format!(
+                "{what} cannot be given to the server that has the volumes open"
+            ))
             .hint("stop the server, or name devices that are no volumes"));
     }
     let arguments = json!({

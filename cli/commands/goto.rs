@@ -60,12 +60,7 @@ fn go(snapshot: &str, devices: &[String], context: &Context) -> Result<Gone> {
 }
 
 /// The same by the server that has the volumes open.
-fn through(
-    mut server: Server,
-    snapshot: &str,
-    devices: &[String],
-    since: Instant,
-) -> Result<Gone> {
+fn through(mut server: Server, snapshot: &str, devices: &[String], since: Instant) -> Result<Gone> {
     let mut arguments = json!({ "snapshot": snapshot });
     if !devices.is_empty() {
         arguments["devices"] = json!(devices);

@@ -164,7 +164,10 @@ fn through(mut server: Server, verb: &Verb) -> Result<VolumeChanged> {
     };
     Ok(match verb {
         Verb::Create(CreateArguments { name, size, from }) => {
-            let made = ask("create", json!({ "name": name, "size": size, "from": from }))?;
+            let made = ask(
+                "create",
+                json!({ "name": name, "size": size, "from": from }),
+            )?;
             VolumeChanged {
                 uid: made["uid"].as_str().map(ToOwned::to_owned),
                 size_bytes: made["size_bytes"].as_u64(),

@@ -8,3 +8,4 @@ mod control;
 mod exports;
 mod life;
 mod server;
+mod volumes;

@@ -83,6 +83,12 @@ impl Server {
         client.go(export, &[]).expect("the export is there")
     }
 
+    /// Whether nobody gets an export of that name.
+    pub fn refuses(&self, export: &str) -> bool {
+        let client = Client::connect_unix(&self.socket, Options::default());
+        client.expect("it connects").go(export, &[]).is_err()
+    }
+
     /// Bytes of memory at the worst, so far.
     pub fn peak_rss(&self) -> u64 {
         let status = format!("/proc/{}/status", self.pid());

@@ -19,8 +19,8 @@ use stillpoint_store::{Error, ErrorKind};
 use tracing::{info, warn};
 use volume::VolumeExport;
 
-/// Every snapshot of a store under `DEVICE@SNAPSHOT`, and every volume, which can be written, and every other device whose present
-/// contents are in the store under its name, all as they are at the moment of the question.
+/// Every snapshot of a store under `DEVICE@SNAPSHOT`, every volume, which can be written, under its device's name, and so every
+/// other device whose present contents are in the store; all as they are at the moment of the question.
 pub struct StoreExports {
     shelf: Arc<Shelf>,
     clients: Arc<AtomicUsize>,
