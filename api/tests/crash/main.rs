@@ -17,4 +17,5 @@ mod lies;
 mod points;
 mod space;
 mod steps;
+mod volumes;
 mod watch;

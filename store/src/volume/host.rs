@@ -1,5 +1,6 @@
 //! What this host keeps for volumes: its name in their records, a folder and a lock for each.
 
+use super::overlay::PART;
 use crate::disk::{Disk, DiskFile, FileKind, OpenMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::overlay::OverlayName;
@@ -137,6 +138,18 @@ impl Host {
         let mut found: Vec<_> = names.iter().filter_map(|name| parse(name)).collect();
         found.sort_unstable();
         Ok(found)
+    }
+
+    /// Removes overlays that were not made to their end. Under the volume's lock.
+    pub fn remove_parts(&self, volume: &Uid) -> Result<()> {
+        let folder = self.folder_of(volume);
+        for name in self.disk.list(&folder)? {
+            let path = folder.join(name);
+            if path.extension().is_some_and(|e| e == PART) {
+                self.disk.remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes files of overlays; nobody needs to know when.

@@ -114,6 +114,7 @@ impl<'a> Shared<'a> {
         let state = self.device(device)?;
         let record = own(&state)?;
         let name = |n| self.name(device, &record, n);
+        self.host.remove_parts(device)?;
         self.remove_old(device, &record)?;
         let overlays = self.chain(device, &record)?;
         let opened: Result<Vec<Arc<Overlay>>> = overlays
@@ -243,8 +244,7 @@ impl<'a> Shared<'a> {
     ) -> Result<Arc<Overlay>> {
         let name = self.name(device, record, n);
         let (disk, path) = (&*self.host.disk, self.host.path_of(&name));
-        // What a try that failed left is of a number that was never in force.
-        disk.remove(&path)?;
+        // What has that name was left by a try that failed, and was never in force.
         let overlay = Overlay::create(disk, &path, name, self.store.new_uid().0)?;
         disk.sync_folder(&self.host.folder_of(device))?;
         Ok(Arc::new(overlay))

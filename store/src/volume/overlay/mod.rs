@@ -29,6 +29,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use sync::Tail;
 
+/// What an overlay's name ends with while it is being made.
+pub const PART: &str = "new";
+
 /// Slots that the file grows by at least and, of a large file, at most: 1 and 64 MiB.
 const GROW_MIN: u32 = 256;
 const GROW_MAX: u32 = 16 << 10;
@@ -110,9 +113,11 @@ impl State {
 pub type Seen = (u64, Option<Held>);
 
 impl Overlay {
-    /// Makes an empty one. Its contents are durable when this returns; its name is after a sync of the folder.
+    /// Makes an empty one. It has its name when its contents are durable; the name is durable after a sync of the folder.
     pub fn create(disk: &dyn Disk, path: &Path, name: OverlayName, seed: [u8; 16]) -> Result<Self> {
-        let file = disk.open(path, OpenMode::CreateNew)?;
+        let part = path.with_extension(PART);
+        disk.remove(&part)?;
+        let file = disk.open(&part, OpenMode::CreateNew)?;
         let header = OverlayHeader {
             name,
             sealed: false,
@@ -127,6 +132,7 @@ impl Overlay {
             file.write_at(slot * BLOCK_BYTES as u64, &header.encode())?;
         }
         file.sync_data()?;
+        disk.rename(&part, path)?;
         let header = OverlayHeader { count: 2, ..header };
         let used = BTreeSet::from([HEADER_SLOTS]);
         Ok(Self {
