@@ -70,20 +70,21 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
         let folder = escape(&arguments.folder.display().to_string());
         eprintln!("still: {store} is mounted on {folder}");
     }
-    match end.recv() {
-        Ok(End::Unmounted(served)) => served?,
+    let ended = match end.recv() {
+        Ok(End::Unmounted(served)) => Some(served),
         _ => {
             unmounter.unmount()?;
             match end.recv_timeout(PATIENCE) {
-                Ok(End::Unmounted(served)) => served?,
-                _ => {
-                    return Err(Error::new(ErrorKind::Busy, "unmounting")
-                        .at(arguments.folder.display())
-                        .detail("files of it are in use; their users get errors from now on"));
-                }
+                Ok(End::Unmounted(served)) => Some(served),
+                _ => None,
             }
         }
-    }
+    };
+    ended.unwrap_or_else(|| {
+        Err(Error::new(ErrorKind::Busy, "unmounting")
+            .at(arguments.folder.display())
+            .detail("files of it are in use; their users get errors from now on"))
+    })?;
     Ok(Answer::of(Mounted {
         folder: arguments.folder.display().to_string(),
         seconds: since.elapsed().as_secs_f64(),

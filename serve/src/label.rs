@@ -5,6 +5,8 @@
 //! what would make a name look like another thing: the dots of `.` and `..`, the colon of a name that begins with `id:` or
 //! `uid:`. So a name outside means one thing, and no path leads out of its folder.
 
+use std::fmt::Write;
+
 /// Prefix of an id in place of a name.
 pub const ID: &str = "id:";
 /// Prefix of a uid in place of a name.
@@ -42,7 +44,8 @@ pub fn escape_snapshot(name: &[u8]) -> String {
 
 fn push_bytes(out: &mut String, bytes: &[u8]) {
     for byte in bytes {
-        out.push_str(&format!("%{byte:02X}"));
+        // Writing to a string cannot fail.
+        let _ = write!(out, "%{byte:02X}");
     }
 }
 

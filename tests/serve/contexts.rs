@@ -54,7 +54,7 @@ fn qemu_map(target: &str) -> Vec<(u64, u64, u64)> {
     let all = answer.as_array().expect("an array").iter();
     joined(all.map(|e| {
         let flag = |name, bit| if e[name] == true { bit } else { 0 };
-        let hole = if e["data"] == false { 1 } else { 0 };
+        let hole = u64::from(e["data"] == false);
         let kind = flag("zero", 2) | hole;
         let number = |field: &str| e[field].as_u64().expect("a number");
         (number("start"), number("length"), kind)

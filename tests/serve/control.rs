@@ -56,6 +56,7 @@ impl Client {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers build it in place")]
     fn execute(&mut self, command: &str, arguments: Value) -> Value {
         // Without a line break, as some clients send it.
         let message = json!({ "execute": command, "arguments": arguments, "id": command });
@@ -323,7 +324,10 @@ fn a_client_starts_an_nbd_server_with_the_exports_it_chooses() {
     client.fails("nbd-server-add", json!({ "device": "nothing" }));
     let exports = client.ok("query-block-exports", json!({}));
     assert_eq!(exports[0]["node-name"], "web1@monday");
-    let nbd = stillpoint_nbd::client::Client::connect_unix(&path, Default::default());
+    let nbd = stillpoint_nbd::client::Client::connect_unix(
+        &path,
+        stillpoint_nbd::client::Options::default(),
+    );
     let mut nbd = nbd.expect("it listens");
     let listed = nbd.list().expect("it lists");
     assert_eq!(
