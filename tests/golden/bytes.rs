@@ -11,6 +11,9 @@ use stillpoint_api::store::format::entry::{
 };
 use stillpoint_api::store::format::envelope::{self, EnvelopeKind};
 use stillpoint_api::store::format::manifest::{Child, NodeDraft};
+use stillpoint_api::store::format::overlay::{
+    Empty, MapBlock, MapEntry, OverlayHeader, OverlayName,
+};
 use stillpoint_api::store::format::snapshot::SnapshotRecord;
 use stillpoint_api::store::format::store::StoreFile;
 use stillpoint_api::store::geometry::{Compression, Geometry};
@@ -672,4 +675,58 @@ fn a_manifest_node_is_section_8() {
         .raw(&[2; 32])
         .0;
     same("node", &draft.take().encode(), &picture);
+}
+
+#[test]
+fn an_overlays_header_and_map_are_section_9() {
+    let header = OverlayHeader {
+        name: OverlayName {
+            store: STORE,
+            volume: uid(2),
+            host: uid(4),
+            generation: 3,
+            n: 5,
+        },
+        sealed: true,
+        count: 6,
+        seed: [7; 16],
+        durable: 8,
+        first: 9,
+    };
+    let p = Picture::new().raw(b"STILLOVL").at(8).u32(1).u32(1);
+    let p = p.at(16).uid(STORE).uid(uid(2)).uid(uid(4));
+    let p = p.at(64).u64(3).u64(5).u64(6).at(88).raw(&[7; 16]);
+    let p = p.at(104).u64(8).u32(9).zeros(4).at(120);
+    let checksum = *blake3::hash(&p.0).as_bytes();
+    same("header", &header.encode(), &p.raw(&checksum[..8]).0);
+
+    let block = MapBlock {
+        number: 2,
+        next: 77,
+        ends_batch: true,
+        entries: vec![
+            MapEntry::Empty {
+                first: 10,
+                count: 1 << 40,
+                kind: Empty::Hole,
+            },
+            MapEntry::Empty {
+                first: 3,
+                count: 1,
+                kind: Empty::Zero,
+            },
+            MapEntry::Data {
+                block: 11,
+                slot: 12,
+                sum: 99,
+            },
+        ],
+    };
+    let p = Picture::new().u64(2).u32(77).u8(3).u8(0).u8(1).u8(0);
+    let p = p.at(16).u64(10).u64(1 << 40).u32(0).u32(0);
+    let p = p.u64(3).u64(1).u32(0).u32(1);
+    let p = p.u64(11).u64(99).u32(12).u32(2).zeros(4080 - 88);
+    let checksum = *blake3::hash(&[&[5; 16][..], &p.0].concat()).as_bytes();
+    let whole = [&checksum[..16], &p.0].concat();
+    same("map block", &block.encode(&[5; 16]).0, &whole);
 }

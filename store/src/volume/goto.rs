@@ -31,7 +31,7 @@ pub(super) struct Next {
     pub(super) overlay: Arc<Overlay>,
 }
 
-impl<'a> Volumes<'a> {
+impl Volumes<'_> {
     /// Gives the volumes other contents, all or none; what was written to them since their last snapshot is gone. Durable
     /// when this returns. Whether somebody uses them now is for the caller to ask: writes wait meanwhile, and those that
     /// follow go to the new contents.
@@ -87,7 +87,7 @@ fn check_there(catalog: &Catalog, targets: &[GotoVolume]) -> Result<()> {
     }
 }
 
-impl<'a> Volume<'a> {
+impl Volume<'_> {
     /// The first overlay of the next generation, durable; nothing is in force yet.
     pub(super) fn next_generation(&self, head: Option<Content>, size: u64) -> Result<Next> {
         let old = self.chain().record;

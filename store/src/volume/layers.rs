@@ -87,7 +87,7 @@ pub struct Layers<'a> {
     pub readers: Arc<Readers<'a>>,
 }
 
-impl<'a> Layers<'a> {
+impl Layers<'_> {
     /// The overlay that takes the writes.
     pub fn top(&self) -> &Arc<Overlay> {
         &self.overlays[0]
@@ -213,6 +213,20 @@ fn pieces(overlay: &Overlay, range: &Range<u64>) -> Vec<Piece> {
 fn clipped(piece: &Piece, range: &Range<u64>) -> Range<u64> {
     let (from, to) = (piece.first * BLOCK, (piece.first + piece.count) * BLOCK);
     from.max(range.start)..to.min(range.end)
+}
+
+/// Reads blocks and checks their sums.
+pub fn verify(overlay: &Overlay, first: u64, slot: u32, sums: &[u64]) -> Result<()> {
+    let mut bytes = vec![0; BLOCK_BYTES];
+    for ((block, slot), sum) in (first..).zip(slot..).zip(sums.chunks(1)) {
+        let stored = Stored {
+            overlay,
+            slot,
+            sums: sum,
+        };
+        stored.read_blocks(block, &mut bytes)?;
+    }
+    Ok(())
 }
 
 /// Blocks that follow each other on the disk and in an overlay.

@@ -33,9 +33,33 @@ mod resize;
 mod seal;
 mod turn;
 
+use crate::disk::Disk;
+use crate::error::Result;
+use crate::format::overlay::OverlayName;
+use std::path::Path;
+
 pub use create::{NewVolume, Source};
 pub use disk::Volume;
 pub use extents::{Depth, VolumeExtent};
 pub use goto::GotoVolume;
 pub use open::Volumes;
 pub use seal::{Records, Sealed};
+
+/// Opens an overlay's file as a volume does, makes durable what is found in it, and reads all of that. `Corrupt` where it is
+/// damaged.
+pub fn check_overlay(disk: &dyn Disk, path: &Path, name: OverlayName) -> Result<()> {
+    let overlay = overlay::Overlay::open(disk, path, name)?;
+    let blocks = overlay.held();
+    let stored = blocks.into_iter().flat_map(|run| {
+        let mut pieces = Vec::new();
+        let count = run.end - run.start;
+        overlay.pieces(run.start, count, &mut |piece| pieces.push(piece));
+        pieces
+    });
+    for piece in stored {
+        if let overlay::What::Data(slot, sums) = piece.what {
+            layers::verify(&overlay, piece.first, slot, &sums)?;
+        }
+    }
+    Ok(())
+}

@@ -83,15 +83,6 @@ impl<'a> Volumes<'a> {
 pub(super) type Own<'t> = &'t mut dyn FnMut(&DeviceState) -> Result<VolumeRecord>;
 
 impl<'a> Shared<'a> {
-    /// What the log says of a volume.
-    pub(super) fn record(&self, device: &DeviceState) -> Result<VolumeRecord> {
-        device.volume.ok_or_else(|| {
-            Error::invalid(DOING, "the device is no volume")
-                .at(&device.name)
-                .hint("`still volume create NAME --from DEVICE` makes one of it")
-        })
-    }
-
     fn device(&self, device: &Uid) -> Result<Arc<DeviceState>> {
         let catalog = self.store.refresh()?;
         catalog.device(device).cloned().ok_or_else(|| {
@@ -108,7 +99,7 @@ impl<'a> Shared<'a> {
                 .at(self.store.describe())
                 .detail("the store cannot be written"));
         }
-        self.record(&*self.device(device)?)?;
+        record_of(&*self.device(device)?)?;
         let lock = self.host.lock(device)?;
         // Under the lock: whoever had it before is done with the volume.
         let state = self.device(device)?;
@@ -195,7 +186,7 @@ impl<'a> Shared<'a> {
 
     /// The record of a volume of this host; one that no host has becomes this one's, another host's is refused.
     fn own(&self, device: &DeviceState) -> Result<VolumeRecord> {
-        let record = self.record(device)?;
+        let record = record_of(device)?;
         match record.host {
             None => self.take_over(device),
             host if host == self.host.id()? => Ok(record),
@@ -212,7 +203,7 @@ impl<'a> Shared<'a> {
 
     /// Makes the volume this host's, as it is in the store: a new generation, whose first overlay is durable before the entry.
     pub(super) fn take_over(&self, device: &DeviceState) -> Result<VolumeRecord> {
-        let old = self.record(device)?;
+        let old = record_of(device)?;
         let host = self.host.id_or_new(&mut || self.store.new_uid())?;
         let record = VolumeRecord {
             generation: old.generation.saturating_add(1),
@@ -249,6 +240,15 @@ impl<'a> Shared<'a> {
         disk.sync_folder(&self.host.folder_of(device))?;
         Ok(Arc::new(overlay))
     }
+}
+
+/// What the log says of a volume.
+fn record_of(device: &DeviceState) -> Result<VolumeRecord> {
+    device.volume.ok_or_else(|| {
+        Error::invalid(DOING, "the device is no volume")
+            .at(&device.name)
+            .hint("`still volume create NAME --from DEVICE` makes one of it")
+    })
 }
 
 fn missing(volume: &str, n: u64) -> Error {

@@ -106,7 +106,7 @@ impl<'a> Volumes<'a> {
 /// Ops for what was taken in, and the records among them.
 type Planned = (Vec<Op>, Vec<SnapshotRecord>);
 
-impl<'a> Sealed<'a> {
+impl Sealed<'_> {
     /// What to take in: one a volume, to be trusted as to what has changed.
     pub fn inputs(&self) -> Vec<Input<'_>> {
         self.volumes.iter().map(SealedVolume::input).collect()

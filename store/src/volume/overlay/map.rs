@@ -155,13 +155,11 @@ impl Map {
 
     fn pieces_without_data(&self, mut at: u64, stop: u64, each: &mut dyn FnMut(Piece)) {
         while at < stop {
-            let (end, what) = match self.empty_at(at) {
-                Some((end, kind)) => (end.min(stop), What::Empty(kind)),
-                None => {
-                    let next = self.empty.range(at..stop).next();
-                    (next.map_or(stop, |(at, _)| *at), What::Absent)
-                }
-            };
+            let next = || self.empty.range(at..stop).next();
+            let (end, what) = self.empty_at(at).map_or_else(
+                || (next().map_or(stop, |(at, _)| *at), What::Absent),
+                |(end, kind)| (end.min(stop), What::Empty(kind)),
+            );
             each(Piece {
                 first: at,
                 count: end - at,

@@ -239,7 +239,7 @@ impl Overlay {
         state
             .map
             .put_empty(first, count, kind, &mut |block, place| {
-                gone.push((block, place))
+                gone.push((block, place));
             });
         for (block, place) in gone {
             state.retire(block, place);
