@@ -65,6 +65,7 @@ mod select;
 mod system;
 mod view;
 mod vm_state;
+mod volume;
 
 pub use create::{Create, Created, CreatedDevice, civil};
 pub use delete::{Deleted, DeletedSnapshot};
@@ -78,6 +79,7 @@ pub use select::{Selector, SnapshotRef};
 pub use system::{OpenOptions, System, rescue};
 pub use view::{DeviceView, SnapshotView, text};
 pub use vm_state::{VmBytes, VmState};
+pub use volume::{CreatedVolume, VolumeSource};
 
 /// The examples of the guide are tests.
 #[cfg(doctest)]
@@ -86,4 +88,5 @@ struct Guide;
 
 pub use stillpoint_store as store;
 pub use stillpoint_store::ops::view::{Extent, Reader, View};
+pub use stillpoint_store::volume::{Volume, Volumes};
 pub use stillpoint_store::{Error, ErrorKind, Result};
