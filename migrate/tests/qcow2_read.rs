@@ -103,10 +103,7 @@ fn snapshots_share_their_host_clusters_and_keep_their_fields() {
     }
     let bench = Bench::new();
     create(&bench, "a", 4096, "compat=1.1", 6 << 20);
-    bench.io(
-        "a",
-        &["write -P 1 0 1M".into(), "write -P 2 5M 1M".into()],
-    );
+    bench.io("a", &["write -P 1 0 1M".into(), "write -P 2 5M 1M".into()]);
     bench.img(&["snapshot", "-c", "first", "a"]);
     bench.io(
         "a",

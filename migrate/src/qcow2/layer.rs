@@ -143,11 +143,6 @@ impl Layer {
         }
     }
 
-    /// Bytes of the file that has the clusters.
-    pub(super) fn file_len(&self) -> u64 {
-        self.len
-    }
-
     /// Tables that the header and the snapshot table name must be in the file and apart from each other: otherwise their sizes,
     /// up to 65536 times 32 MiB, would not be bounded by the file's.
     fn check_tables(&self, snapshot_table_bytes: u64) -> Result<()> {

@@ -17,9 +17,9 @@ pub(super) const TABLE_BYTES_MAX: u64 = 64 << 20;
 const NO_ICOUNT: u64 = u64::MAX;
 
 /// An internal snapshot, with all that its entry says. Ids and names are bytes: nothing promises UTF-8, or that they differ.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its L1 table.
+    /// Its L1 table. The writer makes its own.
     pub l1: Extent,
     /// Id, mostly a decimal number.
     pub id: Vec<u8>,
