@@ -66,7 +66,6 @@ fn every_version_cluster_size_and_compression_reads_like_qemu() {
         }
         bench.scribble("a", &scribbles(&mut dice, size, cluster, false, 8));
         bench.reads_like_qemu("a");
-        eprintln!("{cluster} {options}: {} bytes", size);
     }
 }
 
@@ -140,7 +139,7 @@ fn snapshots_share_their_host_clusters_and_keep_their_fields() {
     assert!(state == vec![9; 100 << 10]);
     assert_eq!(older.read_vm_state().read_to_end(&mut state).unwrap(), 0);
     let changed: Vec<_> = newer.changes(&older).unwrap().map(Result::unwrap).collect();
-    assert_eq!(changed, [65536..131_072]);
+    assert_eq!((changed.len(), &changed[0]), (1, &(65536..131_072)));
     let all = older.map(5 << 20..6 << 20).map(Result::unwrap);
     assert!(all.eq(newer.map(5 << 20..6 << 20).map(Result::unwrap)));
     bench.reads_like_qemu("a");

@@ -1,11 +1,14 @@
 //! The qcow2 writer, judged by the real qemu-img.
 
+// Tests say what went wrong by the panic, and so do their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;
 use std::io::Read;
 use stillpoint_migrate::qcow2::write::{Draft, Options, Written, write};
-use stillpoint_migrate::qcow2::{Compression, Copy, Snapshot};
+use stillpoint_migrate::qcow2::{Compression, Copy, Extent, Snapshot};
 use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::disk::{Disk, OpenMode};
 use stillpoint_store::progress::Progress;
@@ -39,7 +42,7 @@ fn list(bench: &Bench, image: &str) -> Vec<String> {
 
 fn without_places(snapshots: &[Snapshot]) -> Vec<Snapshot> {
     let of = |s: &Snapshot| Snapshot {
-        l1: Default::default(),
+        l1: Extent::default(),
         ..s.clone()
     };
     snapshots.iter().map(of).collect()

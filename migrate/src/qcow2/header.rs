@@ -52,6 +52,7 @@ pub struct UnknownExtension {
 
 /// Header and extensions, checked as far as they can be without the rest of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a bit of the header")]
 pub struct Header {
     /// 2 or 3.
     pub version: u32,
@@ -234,7 +235,6 @@ impl Header {
     fn extension(&mut self, id: u32, data: &[u8]) -> Result<()> {
         match id {
             EXT_BACKING_FORMAT => self.backing_format = Some(data.to_vec()),
-            EXT_FEATURE_NAMES => {}
             EXT_LUKS => return Err(encrypted("LUKS")),
             EXT_DATA_FILE if self.data_file.is_some() => {
                 if data.len() > NAME_BYTES_MAX {
@@ -242,7 +242,8 @@ impl Header {
                 }
                 self.data_file = Some(data.to_vec());
             }
-            EXT_DATA_FILE => {}
+            // Names are for unknown features, which were refused; a data file's name without its feature says nothing.
+            EXT_FEATURE_NAMES | EXT_DATA_FILE => {}
             EXT_BITMAPS => {
                 let short = || bad("the bitmaps extension is cut off");
                 let count = be32(data, 0).ok_or_else(short)?;

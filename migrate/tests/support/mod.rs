@@ -2,6 +2,8 @@
 
 // Each file of tests is a program of its own and uses a part of this.
 #![allow(dead_code)]
+// Tests say what went wrong by the panic, and so do their helpers.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -171,13 +173,14 @@ pub struct Dice(pub u64);
 impl Dice {
     /// The seed is `STILL_SEED`, or a new one; printed either way.
     pub fn announced(test: &str) -> Self {
-        let seed = match std::env::var("STILL_SEED") {
-            Ok(seed) => seed.parse().expect("STILL_SEED is a number"),
-            Err(_) => {
+        let given = std::env::var("STILL_SEED").ok();
+        let seed = given.map_or_else(
+            || {
                 let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
                 u64::from(std::process::id()) ^ now.map_or(1, |d| d.as_nanos() as u64)
-            }
-        };
+            },
+            |seed| seed.parse().expect("STILL_SEED is a number"),
+        );
         eprintln!("{test}: STILL_SEED={seed}");
         Self(seed)
     }
