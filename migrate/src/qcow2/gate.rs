@@ -56,7 +56,7 @@ impl Gate {
     }
 
     /// The file that `image` calls `name`, if it may be opened: without links, so that what was checked is what is opened.
-    /// `Unsupported` for what is no file name, `ReadOnly` never, `InvalidInput` for a file that is not allowed.
+    /// `Unsupported` for what is no file name, `InvalidInput` for a file that is not allowed.
     pub(super) fn resolve(
         &self,
         disk: &dyn Disk,
@@ -73,7 +73,11 @@ impl Gate {
                 .hint("make a copy that needs no other file, with `qemu-img convert` or `qemu-img rebase`")
         })?;
         let path = image.parent().unwrap_or(Path::new("")).join(name);
-        let real = disk.canonical(&path)?;
+        let real = disk.canonical(&path).map_err(|e| {
+            let why = format!("the image names {shown:?} as its {what}, which cannot be found");
+            let error = Error::new(e.kind(), "opening the backing chain of");
+            error.detail(why).at(image.display()).source(e)
+        })?;
         let allowed =
             self.files.contains(&real) || self.folders.iter().any(|f| real.starts_with(f));
         if allowed {
