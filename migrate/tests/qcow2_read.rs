@@ -272,6 +272,19 @@ fn the_data_may_be_in_a_file_of_its_own() {
         bench.reads_like_qemu("a");
         let image = bench.open("a");
         assert_eq!(image.top().header().raw_data_file, raw == "on");
+        fs::create_dir(bench.path("moved")).unwrap();
+        bench.img(&[
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            "data_file=beside",
+            "moved/a",
+            "1M",
+        ]);
+        fs::rename(bench.path("beside"), bench.path("moved/beside")).unwrap();
+        assert!(bench.open("moved/a").top().header().data_file.is_some());
         let closed = Image::open(&RealDisk, &bench.path("a"), &Gate::closed());
         assert!(closed.unwrap_err().to_string().contains("data file"));
     }

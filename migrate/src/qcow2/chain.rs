@@ -1,6 +1,7 @@
 //! An image with what it is based on: the file that the user named, its backing file, and so on down.
 
 use super::bytes::{read_padded, read_up_to};
+use super::gate::Role;
 use super::layer::{TableCacheBytes, read_header};
 use super::{Gate, Header, Kind, Layer, Map, Mapped, State};
 use std::ops::Range;
@@ -75,7 +76,7 @@ impl Opener<'_> {
         let data = match &header.data_file {
             None => None,
             Some(name) => {
-                let name = self.gate.resolve(self.disk, path, name, "data file")?;
+                let name = self.gate.resolve(self.disk, path, name, Role::Data)?;
                 // It counts as met: a data file that is also a backing file is a loop too.
                 Some(self.open(&name)?)
             }
@@ -128,7 +129,7 @@ impl Image {
             .backing
             .map(|name| (path.to_owned(), name, header.backing_format));
         while let Some((above, name, format)) = next {
-            let path = gate.resolve(disk, &above, &name, "backing file")?;
+            let path = gate.resolve(disk, &above, &name, Role::Backing)?;
             let (link, below) = backing(&mut opener, &path, format.as_deref())?;
             links.push(link);
             next = below.map(|(name, format)| (path, name, format));

@@ -9,6 +9,22 @@ use stillpoint_store::{Error, ErrorKind, Result};
 /// Files in a chain unless the gate says otherwise.
 pub const CHAIN_DEPTH_MAX: usize = 64;
 
+/// What a file is for the image that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Backing,
+    Data,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Backing => "backing file",
+            Self::Data => "data file",
+        }
+    }
+}
+
 /// What backing and data files may be opened; none, by default. The image itself needs no permission: the user named it.
 #[derive(Debug, Clone)]
 pub struct Gate {
@@ -62,8 +78,9 @@ impl Gate {
         disk: &dyn Disk,
         image: &Path,
         name: &[u8],
-        what: &'static str,
+        role: Role,
     ) -> Result<PathBuf> {
+        let what = role.name();
         let shown = String::from_utf8_lossy(name);
         let name = file_name(name).map_err(|why| {
             let why = format!("the image names {shown:?} as its {what}: {why}");
@@ -72,8 +89,13 @@ impl Gate {
                 .at(image.display())
                 .hint("make a copy that needs no other file, with `qemu-img convert` or `qemu-img rebase`")
         })?;
-        let path = image.parent().unwrap_or(Path::new("")).join(name);
-        let real = disk.canonical(&path).map_err(|e| {
+        let beside = disk.canonical(&image.parent().unwrap_or(Path::new("")).join(name));
+        // QEMU takes names of data files from its own folder (10.0, observed), people from the image's.
+        let found = match beside {
+            Err(e) if e.kind() == ErrorKind::NotFound && role == Role::Data => disk.canonical(name),
+            found => found,
+        };
+        let real = found.map_err(|e| {
             let why = format!("the image names {shown:?} as its {what}, which cannot be found");
             let error = Error::new(e.kind(), "opening the backing chain of");
             error.detail(why).at(image.display()).source(e)
