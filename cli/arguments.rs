@@ -1,8 +1,8 @@
 //! The command line. Every example in a help text is parsed by a test.
 
 use crate::commands::{
-    completions, create, delete, demo, device, diff, export, find, gc, goto, import, init, list,
-    man, rebuild_index, rescue, show, stats, verify,
+    completions, create, delete, demo, device, diff, eras, export, find, gc, goto, import, init,
+    list, man, qemu_img, rebuild_index, rescue, show, stats, verify,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -17,9 +17,10 @@ use std::path::PathBuf;
     version,
     max_term_width = 100,
     after_help = "\
-SNAP is a snapshot's name, name:N or id:N. D@SNAP is that snapshot of device D; D alone is its head.
+SNAP is a snapshot's name, name:N, id:N or id:N,name:N. D@SNAP is that snapshot of device D; D alone is its head.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 no such device or snapshot, 4 corruption found, 5 busy.
+Exit codes: 0 done, 1 failed, 2 usage, 3 no such device or snapshot, 4 corruption found, 5 busy,
+130 stopped by Ctrl-C or SIGTERM.
 
 Example, from nothing to a snapshot of a disk:
   still init
@@ -55,7 +56,7 @@ pub enum Command {
     Init(init::Arguments),
     /// Show the whole tour on a copy of an image, or on a made-up disk
     Demo(demo::Arguments),
-    /// Add, list and remove devices
+    /// Add, list and remove devices, change their images
     #[command(subcommand)]
     Device(device::Verb),
     /// Snapshot all attached devices, or some, as one group
@@ -86,6 +87,11 @@ pub enum Command {
     RebuildIndex(rebuild_index::Arguments),
     /// Write what can be read of a damaged store to images
     Rescue(rescue::Arguments),
+    /// Do what qemu-img does, as a QEMU release did it
+    #[command(subcommand)]
+    QemuImg(qemu_img::Verb),
+    /// Show how QEMU releases differ, or two of them
+    Eras(eras::Arguments),
     /// Print the completion script of a shell
     Completions(completions::Arguments),
     /// Write the manual pages
@@ -159,6 +165,8 @@ mod tests {
             "still init --compression zstd:0",
             "still diff web1@a",
             "still completions cobol",
+            "still eras 4.2 6.0 8.0",
+            "still qemu-img convert",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert!(error.use_stderr(), "{line}");

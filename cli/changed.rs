@@ -1,5 +1,7 @@
 //! Change maps for `create --changed`: JSON as `qemu-img map --output=json` prints it for a dirty bitmap, that is with the
-//! image opened through NBD with `x-dirty-bitmap`. There QEMU shows what changed as `"data": false`.
+//! image opened through NBD with `x-dirty-bitmap`. There QEMU (10.0) shows what changed as `"data": false`, and nothing as
+//! `"zero": true`: the bitmap knows nothing of zeros. A plain map of the image has its holes as zeros; taken for a bitmap's
+//! it would say that nothing changed.
 
 use serde::Deserialize;
 use std::io::Read;
@@ -23,6 +25,7 @@ struct Extent {
     start: u64,
     length: u64,
     data: bool,
+    zero: bool,
 }
 
 /// The map in `path`.
@@ -34,8 +37,7 @@ pub fn read(path: &Path) -> Result<Changed> {
         .read_to_string(&mut text)
         .map_err(|e| Error::io(doing, e).at(path.display()))?;
     parse(&text).map_err(|why| {
-        let hint = "make it with: qemu-img map --output=json --image-opts \
-                    driver=nbd,...,x-dirty-bitmap=qemu:dirty-bitmap:NAME";
+        let hint = "`still create --help` has the command that makes it from a dirty bitmap";
         Error::invalid(doing, why).at(path.display()).hint(hint)
     })
 }
@@ -58,6 +60,11 @@ fn parse(text: &str) -> std::result::Result<Changed, String> {
         changed.covered_bytes = start
             .checked_add(extent.length)
             .ok_or_else(|| format!("the extent at {start} ends past 64 bits"))?;
+        if extent.zero {
+            return Err(format!(
+                "it is no map of a dirty bitmap: the extent at {start} is said to be zeros"
+            ));
+        }
         if extent.data {
             continue;
         }
@@ -80,8 +87,8 @@ mod tests {
     fn dirty_is_what_qemu_shows_as_no_data() {
         let map = r#"[
             { "start": 0, "length": 65536, "depth": 0, "present": true, "zero": false, "data": true, "offset": 0},
-            { "start": 65536, "length": 65536, "depth": 0, "present": true, "zero": false, "data": false},
-            { "start": 131072, "length": 4096, "depth": 0, "present": true, "zero": true, "data": false},
+            { "start": 65536, "length": 65536, "depth": 0, "present": false, "zero": false, "data": false},
+            { "start": 131072, "length": 4096, "depth": 0, "present": false, "zero": false, "data": false},
             { "start": 135168, "length": 1, "depth": 0, "present": true, "zero": false, "data": true}]"#;
         let changed = parse(map).expect("the map is good");
         assert_eq!(
@@ -95,22 +102,37 @@ mod tests {
 
     #[test]
     fn maps_that_leave_something_unsaid_are_refused() {
-        let gap = r#"[{"start":0,"length":1,"data":true},{"start":2,"length":1,"data":true}]"#;
-        let late = r#"[{"start":1,"length":1,"data":true}]"#;
-        let past = format!(
-            r#"[{{"start":0,"length":{},"data":true}},{{"start":{0},"length":9,"data":true}}]"#,
-            u64::MAX
-        );
+        let extent = |start: u64, length: u64| {
+            format!(r#"{{"start":{start},"length":{length},"data":true,"zero":false}}"#)
+        };
+        let gap = format!("[{},{}]", extent(0, 1), extent(2, 1));
+        let late = format!("[{}]", extent(1, 1));
+        let past = format!("[{},{}]", extent(0, u64::MAX), extent(u64::MAX, 9));
+        assert!(parse(&format!("[{}]", extent(0, 1))).is_ok());
         for map in [
-            gap,
-            late,
+            gap.as_str(),
+            &late,
             &past,
             "[]",
             "{}",
             "",
             r#"[{"start":0,"length":1}]"#,
+            r#"[{"start":0,"length":1,"data":true}]"#,
         ] {
             assert!(parse(map).is_err(), "{map}");
         }
+    }
+
+    #[test]
+    fn a_plain_map_of_the_image_is_no_map_of_changes() {
+        // `qemu-img map --output=json a.raw`, with a hole.
+        let map = r#"[
+            { "start": 0, "length": 65536, "depth": 0, "present": true, "zero": false, "data": true, "offset": 0},
+            { "start": 65536, "length": 65536, "depth": 0, "present": true, "zero": true, "data": false, "offset": 65536}]"#;
+        let why = parse(map).expect_err("it says nothing of changes");
+        assert!(
+            why.contains("dirty bitmap") && why.contains("65536"),
+            "{why}"
+        );
     }
 }

@@ -38,12 +38,13 @@ impl Exit {
 }
 
 /// Kind, its name in JSON, exit code. A kind that is not here fails with 1.
-const TABLE: [(ErrorKind, &str, Exit); 12] = [
+const TABLE: [(ErrorKind, &str, Exit); 13] = [
     (ErrorKind::Io, "io", Exit::Failed),
     (ErrorKind::Corrupt, "corrupt", Exit::Corrupt),
     (ErrorKind::NotFound, "not_found", Exit::NotFound),
     (ErrorKind::AlreadyExists, "already_exists", Exit::Failed),
     (ErrorKind::Busy, "busy", Exit::Busy),
+    (ErrorKind::Refused, "refused", Exit::Failed),
     (ErrorKind::InvalidInput, "invalid_input", Exit::Usage),
     (ErrorKind::Unsupported, "unsupported", Exit::Failed),
     (ErrorKind::LimitExceeded, "limit_exceeded", Exit::Failed),

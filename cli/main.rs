@@ -13,24 +13,31 @@ mod views;
 
 use arguments::Cli;
 use clap::Parser;
+use commands::qemu_img;
 use context::Context;
 use exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words = match qemu_img::split(std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => return output::error::bare(&error).into(),
+    };
+    let mut cli = match Cli::try_parse_from(words.head) {
         Ok(cli) => cli,
         Err(error) => return output::error::usage(&error).into(),
     };
+    if let Some(tail) = words.tail {
+        cli.command = arguments::Command::QemuImg(qemu_img::Verb::Snapshot(tail));
+    }
     let context = Context::of(&cli);
     // Without the handler a signal ends the process at once, which every verb survives too.
     let _ = signals::watch(context.progress.clone());
-    let exit = match commands::run(cli.command, &context) {
+    match commands::run(cli.command, &context) {
         Ok(answer) => output::print(&answer, &context),
-        Err(error) => Ok(output::error::print(&error, &context)),
-    };
-    exit.unwrap_or_else(|error| output::stdout_failed(&error))
-        .into()
+        Err(error) => output::error::print(&error, &context),
+    }
+    .into()
 }
 
 impl From<Exit> for ExitCode {

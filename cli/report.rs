@@ -26,7 +26,7 @@ pub struct Device {
     pub uid: String,
     /// Where its bytes live outside the store; null when nothing is attached.
     pub attachment: Option<Attachment>,
-    /// Size of the head; null before the first snapshot.
+    /// Size of the head, else of the newest snapshot, else of the image; null where nothing can be asked.
     pub size_bytes: Option<u64>,
     /// Number of snapshots.
     pub snapshots: u64,
@@ -52,14 +52,14 @@ pub struct Devices {
     pub devices: Vec<Device>,
 }
 
-/// `device add` and `device remove`.
+/// `device add`, `attach`, `detach` and `remove`.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceChanged {
     /// Name.
     pub device: String,
-    /// `added` or `removed`.
+    /// `added`, `attached`, `detached` or `removed`.
     pub action: &'static str,
-    /// Path of the image, where one was added.
+    /// Path of the image, where one was given.
     pub image: Option<String>,
 }
 
@@ -90,6 +90,20 @@ pub struct CreatedSnapshot {
     /// Bytes read from the image.
     pub read_bytes: u64,
     /// Of the disk, bytes that the store did not have.
+    pub new_bytes: u64,
+    /// Bytes that these take in packs, compressed.
+    pub stored_bytes: u64,
+    /// Its VM state; null on devices of the group that have none.
+    pub vm_state: Option<CreatedVmState>,
+}
+
+/// VM state that `create` stored.
+#[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "JSON fields name their unit")]
+pub struct CreatedVmState {
+    /// Its size.
+    pub size_bytes: u64,
+    /// Of it, bytes that the store did not have.
     pub new_bytes: u64,
     /// Bytes that these take in packs, compressed.
     pub stored_bytes: u64,
@@ -136,7 +150,7 @@ pub struct Found {
     pub snapshot: String,
     /// Where it is.
     pub copies: Vec<Snapshot>,
-    /// Devices that do not have it; goto of all devices would be refused.
+    /// Attached devices that do not have it: goto without --device is refused.
     pub missing_on: Vec<String>,
 }
 
@@ -216,7 +230,10 @@ pub struct Deleted {
     pub dry_run: bool,
     /// The snapshots.
     pub snapshots: Vec<DeletedSnapshot>,
-    /// What `gc --all` frees now that they are gone; null when it was not computed.
+    /// Devices without any snapshot now whose present contents lie in the store: they keep their bytes until
+    /// `device remove`.
+    pub kept_by_heads: Vec<String>,
+    /// What `gc --all` would free more than it would anyway; null when it was not a dry run.
     pub reclaimable_bytes: Option<u64>,
 }
 
@@ -236,6 +253,8 @@ pub struct DeletedSnapshot {
 pub struct Exported {
     /// Device or snapshot.
     pub target: String,
+    /// `disk` or `vm_state`.
+    pub part: &'static str,
     /// File that was written.
     pub file: String,
     /// Its format.
@@ -268,7 +287,7 @@ pub struct Verified {
 /// Stored bytes that are not what was stored.
 #[derive(Debug, Clone, Serialize)]
 pub struct Damage {
-    /// Where they lie in the store.
+    /// Where they lie in the store, or `D@SNAP` or `D` where no copy is left that could be pointed at.
     pub place: String,
     /// Byte offset in it, where known.
     pub offset: Option<u64>,
@@ -283,6 +302,8 @@ pub struct Damage {
 pub struct Touched {
     /// `D@SNAP`, or `D` for a head.
     pub target: String,
+    /// `disk` or `vm_state`.
+    pub part: &'static str,
     /// First byte.
     pub start: u64,
     /// Bytes.
@@ -335,7 +356,8 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// The snapshots that were asked about.
     pub targets: Vec<TargetStats>,
-    /// What `gc --all` would free if all of these were deleted; null when none were named.
+    /// What `gc --all` would free more than it would anyway if all of these snapshots were deleted; null when none were
+    /// named.
     pub freed_if_deleted_bytes: Option<u64>,
 }
 
@@ -348,8 +370,8 @@ pub struct TargetStats {
     pub size_bytes: u64,
     /// Of these, bytes that are data.
     pub data_bytes: u64,
-    /// What `gc --all` would free if it alone were deleted.
-    pub freed_if_deleted_bytes: u64,
+    /// What `gc --all` would free more than it would anyway if it alone were deleted; null for a head.
+    pub freed_if_deleted_bytes: Option<u64>,
 }
 
 /// `rebuild-index`.
@@ -366,7 +388,7 @@ pub struct Rebuilt {
 /// `rescue`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rescued {
-    /// What was saved, in part or whole.
+    /// What was saved, in part or whole, by device and date.
     pub images: Vec<RescuedImage>,
     /// Parts of the store that could not be read, in words.
     pub unreadable: Vec<String>,
@@ -381,10 +403,174 @@ pub struct RescuedImage {
     pub device: String,
     /// Name of the snapshot.
     pub snapshot: String,
+    /// `disk` or `vm_state`.
+    pub part: &'static str,
     /// The image written.
     pub file: String,
     /// Size of the disk.
     pub size_bytes: u64,
     /// Bytes that could not be found and are zeros in the image.
     pub missing_bytes: u64,
+    /// The log, as far as it can be read, does not list it: it was deleted, or the entry that made it is lost.
+    pub unlisted: bool,
+}
+
+/// `qemu-img snapshot` with `--json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImgSnapshots {
+    /// The release that it behaved as.
+    pub qemu_version: String,
+    /// Device.
+    pub device: String,
+    /// `list`, `apply`, `create`, `delete` or `none`.
+    pub action: &'static str,
+    /// Its argument.
+    pub snapshot: Option<String>,
+    /// The list, where that is the action.
+    pub snapshots: Option<Vec<ImgSnapshot>>,
+}
+
+/// A snapshot, in the fields of QMP's `SnapshotInfo`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImgSnapshot {
+    /// Id.
+    pub id: String,
+    /// Name; others may have the same.
+    pub name: String,
+    /// Bytes of VM state.
+    pub vm_state_size: u64,
+    /// UTC, seconds since 1970.
+    pub date_sec: u32,
+    /// Nanoseconds of that second.
+    pub date_nsec: u32,
+    /// VM clock, whole seconds.
+    pub vm_clock_sec: u64,
+    /// Nanoseconds of its last second.
+    pub vm_clock_nsec: u64,
+    /// Instruction count; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icount: Option<u64>,
+}
+
+/// `qemu-img snapshot` with `--json` that failed: an error like any other.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImgFailed {
+    error: ImgError,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ImgError {
+    kind: &'static str,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+impl ImgFailed {
+    /// With what the release said, what the store said, and what to do next.
+    pub fn new(message: &str, causes: Vec<String>, hint: Option<&str>) -> Self {
+        Self {
+            error: ImgError {
+                kind: "qemu_img",
+                message: message.into(),
+                causes,
+                hint: hint.map(Into::into),
+            },
+        }
+    }
+}
+
+/// `eras`.
+#[derive(Debug, Clone, Serialize)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the name in JSON is what it is called"
+)]
+pub struct Eras {
+    /// The default release.
+    pub default: String,
+    /// The eras, oldest first.
+    pub eras: Vec<Era>,
+    /// The axes.
+    pub axes: Vec<EraAxis>,
+}
+
+/// A range of releases.
+#[derive(Debug, Clone, Serialize)]
+pub struct Era {
+    /// Its name.
+    pub key: &'static str,
+    /// Its first release.
+    pub first: String,
+    /// Its last release.
+    pub last: String,
+    /// What starts with it.
+    pub starts: &'static str,
+}
+
+/// One way in which releases differ.
+#[derive(Debug, Clone, Serialize)]
+pub struct EraAxis {
+    /// Its name.
+    pub name: &'static str,
+    /// What it decides.
+    pub about: &'static str,
+    /// Its values, oldest first.
+    pub steps: Vec<EraStep>,
+}
+
+/// From a release on, an axis has this value.
+#[derive(Debug, Clone, Serialize)]
+pub struct EraStep {
+    /// The release.
+    pub from: String,
+    /// The value in words.
+    pub value: &'static str,
+}
+
+/// `eras A`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ErasOf {
+    /// The release.
+    pub release: String,
+    /// Its era.
+    pub era: &'static str,
+    /// Every axis.
+    pub axes: Vec<EraValue>,
+    /// For people.
+    #[serde(skip)]
+    pub text: String,
+}
+
+/// An axis at one release.
+#[derive(Debug, Clone, Serialize)]
+pub struct EraValue {
+    /// Its name.
+    pub name: &'static str,
+    /// The value in words.
+    pub value: &'static str,
+}
+
+/// `eras A B`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ErasBetween {
+    /// The two.
+    pub releases: [String; 2],
+    /// The axes that differ.
+    pub axes: Vec<EraChange>,
+    /// For people.
+    #[serde(skip)]
+    pub text: String,
+}
+
+/// An axis that differs.
+#[derive(Debug, Clone, Serialize)]
+pub struct EraChange {
+    /// Its name.
+    pub name: &'static str,
+    /// What it decides.
+    pub about: &'static str,
+    /// Its values in words, in the order of the releases.
+    pub values: [&'static str; 2],
 }

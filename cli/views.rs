@@ -1,7 +1,7 @@
 //! From what the engine says to what the verbs report.
 
 use crate::output::time::Time;
-use crate::report::{Attachment, Created, CreatedSnapshot, Device, Snapshot};
+use crate::report::{Attachment, Created, CreatedSnapshot, CreatedVmState, Device, Snapshot};
 use std::time::Instant;
 use stillpoint_api::{CreatedDevice, DeviceView, SnapshotView};
 
@@ -16,7 +16,7 @@ pub fn device(view: &DeviceView) -> Device {
         name: view.name.clone(),
         uid: view.uid.to_string(),
         attachment: image,
-        size_bytes: view.head.map(|head| head.size),
+        size_bytes: view.size,
         snapshots: view.snapshots,
         goto_unfinished: view.in_goto,
     }
@@ -61,5 +61,10 @@ fn created_snapshot(made: &CreatedDevice) -> CreatedSnapshot {
         read_bytes: made.counts.read,
         new_bytes: made.counts.new,
         stored_bytes: made.counts.stored,
+        vm_state: made.vm_state.map(|vm| CreatedVmState {
+            size_bytes: vm.content.size,
+            new_bytes: vm.counts.new,
+            stored_bytes: vm.counts.stored,
+        }),
     }
 }

@@ -1,7 +1,7 @@
 //! SIGKILL, at any moment, of the real program on one store that lives through all rounds: what was acknowledged is
 //! there bit for bit, what was not is absent or whole, never half there.
 //!
-//! 200 rounds; 1000 with `STILL_ROUNDS=full`; any number with `STILL_ROUNDS=<n>`.
+//! 200 rounds of all verbs, and 200 of groups of five; 1000 with `STILL_ROUNDS=full`; any number with `STILL_ROUNDS=<n>`.
 
 mod support;
 
@@ -14,6 +14,7 @@ use std::time::Duration;
 use support::{Dice, Home, Ran, finish, hash_of, make_image, scribble};
 
 const DEVICES: [&str; 3] = ["a", "b", "c"];
+const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 const SNAPSHOTS_MAX: usize = 24;
 
 type Hash = blake3::Hash;
@@ -21,6 +22,9 @@ type Hash = blake3::Hash;
 /// What the store must hold.
 struct Model {
     home: Home,
+    devices: &'static [&'static str],
+    /// Only snapshots of all devices, and gotos of all.
+    only_groups: bool,
     dice: Dice,
     /// (device, name) of every snapshot, and what it holds.
     snapshots: BTreeMap<(String, String), Hash>,
@@ -56,12 +60,33 @@ impl Deed {
 
 #[test]
 fn a_killed_program_loses_nothing_that_it_acknowledged() {
+    let model = Model::new(Dice::announced("kill"), &DEVICES, false);
+    live(model, "kill", &["killed", "acknowledged", "goto cut off"]);
+}
+
+#[test]
+fn a_group_of_five_is_made_or_not_and_one_cut_off_on_its_way_back_can_go_on_or_return() {
+    let model = Model::new(Dice::announced("kill five"), &FIVE, true);
+    let met = [
+        "killed",
+        "create killed",
+        "create all made",
+        "create none made",
+        "goto cut off",
+        "goto not begun",
+        "goto --finish",
+        "goto --undo",
+    ];
+    live(model, "kill five", &met);
+}
+
+/// All rounds of a model, which must have met what is named.
+fn live(mut model: Model, test: &str, must_meet: &[&str]) {
     let rounds = match std::env::var("STILL_ROUNDS").as_deref() {
         Ok("full") => 1000,
         Ok(rounds) => rounds.parse().expect("STILL_ROUNDS is full or a number"),
         Err(_) => 200,
     };
-    let mut model = Model::new(Dice::announced("kill"));
     for round in 1..=rounds {
         model.round();
         if round % 20 == 0 {
@@ -70,35 +95,37 @@ fn a_killed_program_loses_nothing_that_it_acknowledged() {
     }
     model.check_all();
     model.check_space();
-    eprintln!("kill: {rounds} rounds met {:?}", model.met);
-    for what in ["killed", "acknowledged", "goto cut off"] {
+    eprintln!("{test}: {rounds} rounds met {:?}", model.met);
+    for what in must_meet {
         let met = rounds < 200 || model.met.contains_key(what);
         assert!(met, "never {what}: nothing tested");
     }
 }
 
 impl Model {
-    fn new(mut dice: Dice) -> Self {
+    fn new(mut dice: Dice, devices: &'static [&'static str], only_groups: bool) -> Self {
         let home = Home::new();
-        for device in DEVICES {
+        for device in devices {
             let image = home.path(&format!("{device}.raw"));
             make_image(&image, (4 + dice.below(5)) << 20, &mut dice);
             home.ok(&["device", "add", device, &format!("{device}.raw")]);
         }
         let mut model = Self {
             home,
+            devices,
+            only_groups,
             dice,
             snapshots: BTreeMap::new(),
             names: 0,
             met: BTreeMap::new(),
         };
-        let first = model.create(&DEVICES);
+        let first = model.create(devices);
         model.do_whole(&first);
         model
     }
 
     fn round(&mut self) {
-        for device in DEVICES {
+        for device in self.devices {
             if self.dice.one_in(2) {
                 let image = self.image(device);
                 scribble(&image, &mut self.dice);
@@ -110,10 +137,10 @@ impl Model {
         let acknowledged = ran.status.success() || !ran.out.is_empty();
         let killed = ran.status.code().is_none();
         assert!(acknowledged || killed, "it failed: {}", ran.story());
-        *self
-            .met
-            .entry(if killed { "killed" } else { "acknowledged" })
-            .or_default() += 1;
+        self.meet(if killed { "killed" } else { "acknowledged" });
+        if killed && deed.verb == "create" {
+            self.meet("create killed");
+        }
         self.settle(&deed, acknowledged);
         if let Some((name, devices)) = &deed.goes {
             self.settle_goto(name, devices, &before, acknowledged);
@@ -125,13 +152,17 @@ impl Model {
         self.check_one(&one);
     }
 
+    fn meet(&mut self, what: &'static str) {
+        *self.met.entry(what).or_default() += 1;
+    }
+
     fn image(&self, device: &str) -> PathBuf {
         self.home.path(&format!("{device}.raw"))
     }
 
     fn images(&self) -> BTreeMap<&'static str, Hash> {
         let hash = |d: &&'static str| (*d, hash_of(&self.image(d)));
-        DEVICES.iter().map(hash).collect()
+        self.devices.iter().map(hash).collect()
     }
 
     fn choose(&mut self) -> Deed {
@@ -139,15 +170,22 @@ impl Model {
             return self.delete();
         }
         // A name may stand for a snapshot on each device.
-        if self.snapshots.len() <= DEVICES.len() {
-            return self.create(&DEVICES);
+        if self.snapshots.len() <= self.devices.len() {
+            return self.create(self.devices);
+        }
+        if self.only_groups {
+            return if self.dice.one_in(2) {
+                self.create(self.devices)
+            } else {
+                self.goto()
+            };
         }
         match self.dice.below(20) {
             0..4 => {
-                let device = *self.dice.pick(&DEVICES);
+                let device = *self.dice.pick(self.devices);
                 self.create(&[device])
             }
-            4..7 => self.create(&DEVICES),
+            4..7 => self.create(self.devices),
             7..10 => self.goto(),
             10..12 => self.delete(),
             12..14 => Deed::new("gc", &[]),
@@ -193,7 +231,7 @@ impl Model {
     fn delete(&mut self) -> Deed {
         let known: Vec<_> = self.snapshots.keys().cloned().collect();
         let (device, name) = self.dice.pick(&known).clone();
-        if self.dice.one_in(2) {
+        if !self.only_groups && self.dice.one_in(2) {
             let mut deed = Deed::new("delete", &[&name, "--device", &device]);
             deed.removes = vec![(device, name)];
             return deed;
@@ -204,18 +242,19 @@ impl Model {
     }
 
     fn goto(&mut self) -> Deed {
-        let attached = |(device, _): &&(String, String)| DEVICES.contains(&device.as_str());
+        let devices = self.devices;
+        let attached = |(device, _): &&(String, String)| devices.contains(&device.as_str());
         let known: Vec<_> = self.snapshots.keys().filter(attached).cloned().collect();
         if known.is_empty() {
-            return self.create(&DEVICES);
+            return self.create(devices);
         }
         let (device, name) = self.dice.pick(&known).clone();
         let has = |d: &&&str| {
             self.snapshots
                 .contains_key(&((**d).to_owned(), name.clone()))
         };
-        let mut devices: Vec<&'static str> = DEVICES.iter().filter(has).copied().collect();
-        if self.dice.one_in(3) {
+        let mut devices: Vec<&'static str> = devices.iter().filter(has).copied().collect();
+        if !self.only_groups && self.dice.one_in(3) {
             devices.retain(|d| *d == device);
         }
         let mut deed = Deed::new("goto", &[&name]);
@@ -246,7 +285,7 @@ impl Model {
     /// When any image was written last.
     fn written(&self) -> Vec<std::time::SystemTime> {
         let time = |d: &&str| fs::metadata(self.image(d)).and_then(|m| m.modified());
-        DEVICES
+        self.devices
             .iter()
             .map(time)
             .map(|t| t.expect("images have times"))
@@ -266,6 +305,15 @@ impl Model {
                 sleep(Duration::from_micros(20));
             }
             sleep(Duration::from_micros(self.dice.below(300)));
+        } else if deed.verb == "create" && self.dice.one_in(2) {
+            // About where the entry that makes the snapshots becomes one: the second that a create writes.
+            let log = self.home.files("log").len() + 1 + self.dice.below(2) as usize;
+            while self.home.files("log").len() < log
+                && child.try_wait().expect("it is our child").is_none()
+            {
+                sleep(Duration::from_micros(20));
+            }
+            sleep(Duration::from_micros(self.dice.below(200)));
         } else if self.dice.one_in(2) {
             // Most verbs take some ten milliseconds.
             sleep(Duration::from_micros(self.dice.below(40_000)));
@@ -301,6 +349,13 @@ impl Model {
             happened || !acknowledged,
             "acknowledged and not there: {story}"
         );
+        if deed.verb == "create" && !acknowledged {
+            self.meet(if happened {
+                "create all made"
+            } else {
+                "create none made"
+            });
+        }
         if all > 0 && happened {
             self.snapshots.extend(deed.adds.iter().cloned());
             self.snapshots
@@ -335,10 +390,13 @@ impl Model {
                 now == target || (!acknowledged && now == *before),
                 "goto {name} of {devices:?} is half done and nobody says so"
             );
+            if !acknowledged && now == *before && now != target {
+                self.meet("goto not begun");
+            }
             return;
         }
         assert!(!acknowledged, "acknowledged and marked");
-        *self.met.entry("goto cut off").or_default() += 1;
+        self.meet("goto cut off");
         assert_eq!(self.marked(), devices, "all of the group are marked");
         self.check_refused(devices[0], name);
         let to = *self.dice.pick(&["--finish", "--undo"]);
@@ -348,7 +406,7 @@ impl Model {
             if cut.status.success() || self.marked().is_empty() {
                 to
             } else {
-                *self.met.entry("resume cut off").or_default() += 1;
+                self.meet("resume cut off");
                 *self.dice.pick(&["--finish", "--undo"])
             }
         } else {
@@ -358,6 +416,10 @@ impl Model {
             self.home.ok(&["goto", to]);
         }
         assert!(self.marked().is_empty());
+        self.meet(match to {
+            "--finish" => "goto --finish",
+            _ => "goto --undo",
+        });
         let expected = if to == "--finish" { &target } else { before };
         assert_eq!(self.images(), *expected, "goto {to}");
         self.home
@@ -377,21 +439,28 @@ impl Model {
             .collect()
     }
 
-    /// Every verb that touches the device says what comes first.
+    /// Verbs that use the image or the device's state say what comes first; what only reads the store goes on.
     fn check_refused(&self, device: &str, name: &str) {
-        let refused: [&[&str]; 5] = [
+        let refused: [&[&str]; 6] = [
             &["create", "never", "--device", device],
             &["create", "never"],
             &["goto", name, "--device", device],
             &["delete", name, "--device", device],
             &["device", "remove", device],
+            &["device", "detach", device],
         ];
         for arguments in refused {
             self.home
                 .run(arguments)
-                .code(5)
+                .code(1)
                 .says("still goto --finish")
                 .says("still goto --undo");
+        }
+        for action in ["-c", "-a", "-d"] {
+            self.home
+                .run(&["qemu-img", "snapshot", action, name, device])
+                .code(1)
+                .says("still goto --finish");
         }
     }
 

@@ -26,7 +26,7 @@ fn with_snapshot(len: u64) -> Home {
 fn with_json_every_verb_prints_one_document_and_nothing_else() {
     let home = with_snapshot(1 << 20);
     make_image(&home.path("b.raw"), 1 << 20, &mut Dice::new(8));
-    let good: [&[&str]; 21] = [
+    let good: [&[&str]; 26] = [
         &["device", "add", "b", "b.raw"],
         &["device", "list"],
         &["create", "two"],
@@ -42,6 +42,11 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         &["verify"],
         &["stats"],
         &["stats", "a@one", "b@two"],
+        &["qemu-img", "snapshot", "-c", "three", "a"],
+        &["qemu-img", "snapshot", "-l", "a.raw"],
+        &["qemu-img", "snapshot", "-d", "three", "a"],
+        &["eras"],
+        &["eras", "4.1", "4.2"],
         &["delete", "two", "--dry-run"],
         &["delete", "two"],
         &["gc", "--dry-run"],
@@ -55,7 +60,7 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         assert!(ran.json().is_object(), "{}", ran.story());
         assert_eq!(ran.err, "", "{}", ran.story());
     }
-    let bad: [(&[&str], i32, &str); 9] = [
+    let bad: [(&[&str], i32, &str); 12] = [
         (&["init"], 1, "already_exists"),
         (&["device", "add", "c", "nowhere.raw"], 1, "not_found"),
         (&["create", "one", "--device", "a"], 1, "already_exists"),
@@ -64,7 +69,10 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         (&["delete", "never"], 3, "not_found"),
         (&["export", "a@one", "a.raw"], 1, "already_exists"),
         (&["import", "saved", "--device", "j"], 2, "invalid_input"),
-        (&["device", "remove", "a"], 5, "busy"),
+        (&["device", "remove", "a"], 1, "refused"),
+        (&["qemu-img", "snapshot", "-a", "never", "a"], 1, "qemu_img"),
+        (&["qemu-img", "snapshot", "-l", "-l", "a"], 1, "qemu_img"),
+        (&["eras", "4.9"], 2, "invalid_input"),
     ];
     for (arguments, code, kind) in bad {
         let arguments: Vec<&str> = ["--json"].iter().chain(arguments).copied().collect();
@@ -124,6 +132,28 @@ fn a_reader_that_goes_away_is_met_with_silence() {
     let ran = read_a_little(&home, &["list", "--device", "nobody"], 0).code(3);
     assert!(ran.err.contains("nobody"));
     home.ok(&["verify"]);
+}
+
+#[test]
+fn damage_is_damage_also_when_nobody_reads_of_it_to_the_end() {
+    let home = with_snapshot(1 << 20);
+    for pack in home.files("packs") {
+        let file = fs::File::options().write(true).open(pack);
+        file.and_then(|f| f.write_all_at(&[0x55; 64], 8192))
+            .expect("it can be damaged");
+    }
+    for arguments in [&["verify"][..], &["--json", "verify"], &["verify", "a@one"]] {
+        let ran = read_a_little(&home, arguments, 0).code(4);
+        assert_eq!(ran.err, "", "{}", ran.story());
+    }
+    let full = fs::File::options().write(true).open("/dev/full");
+    let mut command = home.command(&["verify"]);
+    command.stdout(full.expect("Linux has it"));
+    command.stderr(Stdio::piped());
+    let child = command.spawn().expect("the program starts");
+    finish(child, "verify > /dev/full".into())
+        .code(4)
+        .says("standard output");
 }
 
 /// Sends SIGINT as soon as `begun` says so; true when the program was still at work then.

@@ -1,12 +1,11 @@
 //! Snapshots of one, some or all devices: one group, one entry, all or none.
 
 use crate::name::check_snapshot_name;
+use crate::select::Selector;
 use crate::system::{System, check_unmarked, choose};
+use crate::vm_state::{Source, VmState, chosen};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use stillpoint_store::catalog::{Catalog, DeviceState};
 use stillpoint_store::format::entry::{Content, Op, SessionKind};
 use stillpoint_store::format::snapshot::SnapshotRecord;
@@ -29,8 +28,15 @@ pub struct Create {
     pub name: Option<String>,
     /// The devices; by default all that are attached.
     pub devices: Vec<String>,
-    /// Byte ranges outside of which the image is trusted to be as at the last snapshot; for one device.
+    /// Byte ranges outside of which the image is trusted to be what its base holds, the snapshot that it comes from: the
+    /// last one made of it or gone to. For one device. Without a base everything is read.
     pub changed: Option<Vec<Range<u64>>>,
+    /// The snapshot that `changed` is relative to: refused where the base holds something else.
+    pub since: Option<String>,
+    /// VM clock since boot, nanoseconds; 0 where there is none.
+    pub vm_clock_nsec: u64,
+    /// Instruction count, where the VM counts.
+    pub icount: Option<u64>,
 }
 
 /// A group that was made.
@@ -57,6 +63,8 @@ pub struct CreatedDevice {
     pub content: Content,
     /// What it cost.
     pub counts: Counts,
+    /// The VM state and what it cost, on the device of the group that has it.
+    pub vm_state: Option<Ingested>,
 }
 
 /// A device whose image is locked, and what was known of it when it was.
@@ -68,11 +76,72 @@ pub(crate) struct Locked {
     pub gotos_begun: u64,
     pub parent: Option<Content>,
     pub parent_uid: Option<Uid>,
+    /// VM state that the next one probably shares much with.
+    pub vm_parent: Option<Content>,
+    /// Its image is never written.
+    pub read_only: bool,
+}
+
+/// VM state and the position in the group of the device that it goes to.
+pub(crate) struct Saved {
+    device: usize,
+    source: Source,
+}
+
+/// What a group is made of.
+pub(crate) struct Inputs<'a> {
+    pub devices: &'a [Locked],
+    pub changed: Option<&'a [Range<u64>]>,
+    pub vm: Option<&'a Saved>,
+}
+
+/// What was taken in of a device.
+pub(crate) struct Taken {
+    pub disk: Ingested,
+    pub vm_state: Option<Ingested>,
 }
 
 impl System {
     /// Makes a snapshot on each device. Durable on all of them when this returns; an error leaves none.
     pub fn create(&self, create: &Create, progress: &Progress) -> Result<Created> {
+        self.create_with(create, None, progress)
+    }
+
+    /// The same with VM state, which goes to one device of the group and into the same entry.
+    ///
+    /// ```
+    /// use stillpoint_api::{Create, OpenOptions, System, VmBytes, VmState};
+    /// # use stillpoint_api::store::geometry::Geometry;
+    /// # use stillpoint_api::store::progress::Progress;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (store, image) = (folder.path().join("store"), folder.path().join("web1.raw"));
+    /// # std::fs::write(&image, vec![1; 100_000])?;
+    /// # System::init(&store, Geometry::DEFAULT)?;
+    /// # let system = System::open(&store, OpenOptions::default())?;
+    /// # let progress = Progress::default();
+    /// # system.device_add("web1", &image, "raw", false)?;
+    /// # let monday = Create { name: Some("monday".into()), ..Create::default() };
+    /// let mut ram: &[u8] = &[7; 50_000]; // a pipe from the hypervisor, as a rule
+    /// let vm_state = VmState {
+    ///     device: None,
+    ///     bytes: VmBytes::Stream(&mut ram),
+    /// };
+    /// let made = system.create_with(&monday, Some(vm_state), &progress)?;
+    /// assert_eq!(made.devices[0].vm_state.map(|vm| vm.content.size), Some(50_000));
+    ///
+    /// let mut back = Vec::new();
+    /// system.read_vm_state("web1@monday", &mut back, &progress)?;
+    /// assert_eq!(back, [7; 50_000]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn create_with(
+        &self,
+        create: &Create,
+        vm_state: Option<VmState<'_>>,
+        progress: &Progress,
+    ) -> Result<Created> {
         let date = self.store.now();
         let name = create.name.clone().unwrap_or_else(|| name_of(date));
         check_snapshot_name(&name)?;
@@ -89,29 +158,39 @@ impl System {
                 "a change map is for one device; name it",
             ));
         }
+        if let Some(since) = &create.since {
+            check_since(&self.store.catalog(), &devices, since)?;
+        }
         check_free(
             &self.store.catalog(),
             &devices,
             &name,
             create.name.is_none(),
         )?;
+        let vm = match vm_state {
+            None => None,
+            Some(VmState { device, bytes }) => Some(Saved {
+                device: chosen(&devices, device.as_deref())?,
+                source: Source::open(self, bytes)?,
+            }),
+        };
         let group = self.store.new_uid();
         let draft = Draft {
             name,
             generated: create.name.is_none(),
             date,
             group: Some(group),
+            vm_clock_nsec: create.vm_clock_nsec,
+            icount: create.icount,
         };
         let uids: Vec<Uid> = devices.iter().map(|_| self.store.new_uid()).collect();
         let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
-        let made = self.create_with(
-            &mut writer,
-            &devices,
-            &uids,
-            &draft,
-            create.changed.as_deref(),
-            progress,
-        );
+        let inputs = Inputs {
+            devices: &devices,
+            changed: create.changed.as_deref(),
+            vm: vm.as_ref(),
+        };
+        let made = self.create_in(&mut writer, &inputs, &uids, &draft, progress);
         if made.is_err() {
             // What made it fail is what the caller is to hear.
             writer.abandon().unwrap_or_default();
@@ -122,25 +201,25 @@ impl System {
         })
     }
 
-    fn create_with(
+    fn create_in(
         &self,
         writer: &mut Writer<'_>,
-        devices: &[Locked],
+        inputs: &Inputs<'_>,
         uids: &[Uid],
         draft: &Draft,
-        changed: Option<&[Range<u64>]>,
         progress: &Progress,
     ) -> Result<Vec<CreatedDevice>> {
+        let devices = inputs.devices;
         let mut tries = 0;
         loop {
-            let ingested = self.ingest(writer, devices, changed, progress)?;
-            let planned = draft.records(&self.store.catalog(), devices, uids, &ingested)?;
+            let taken = self.ingest(writer, inputs, progress)?;
+            let planned = draft.records(&self.store.catalog(), devices, uids, &taken)?;
             for record in &planned {
                 writer.store_record(record)?;
             }
             let mut records = planned;
             let finished = writer.finish(&mut |catalog| {
-                records = draft.records(catalog, devices, uids, &ingested)?;
+                records = draft.records(catalog, devices, uids, &taken)?;
                 let put = |(r, d): (&SnapshotRecord, &Locked)| Op::PutSnapshot {
                     record: r.clone(),
                     gotos_begun: d.gotos_begun,
@@ -148,58 +227,92 @@ impl System {
                 Ok(records.iter().zip(devices).map(put).collect())
             });
             match finished {
-                Ok(_) => return Ok(report(devices, &records, &ingested)),
+                Ok(_) => return Ok(report(devices, &records, &taken)),
                 Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
                 Err(e) => return Err(e),
             }
         }
     }
 
-    /// Takes all images in, and sees that none changed meanwhile. What is in the store already costs nothing.
+    /// Takes all images and the VM state in, as one stream of batches, and sees that none changed meanwhile. What is in the
+    /// store already costs nothing.
     pub(crate) fn ingest(
         &self,
         writer: &mut Writer<'_>,
-        devices: &[Locked],
-        changed: Option<&[Range<u64>]>,
+        from: &Inputs<'_>,
         progress: &Progress,
-    ) -> Result<Vec<Ingested>> {
+    ) -> Result<Vec<Taken>> {
         let catalog = self.store.catalog();
-        let images: Vec<(&Locked, &Image)> = devices
-            .iter()
-            .filter_map(|d| d.image.as_ref().map(|i| (d, i)))
-            .collect();
-        let inputs: Vec<Input<'_>> = images
-            .iter()
-            .map(|(d, image)| Input {
-                file: image.file(),
-                size: image.size(),
-                parent: d.parent.filter(|p| catalog.reachable(&p.root)),
-                changed,
+        let reachable = |c: &Content| catalog.reachable(&c.root);
+        let images = || {
+            from.devices
+                .iter()
+                .filter_map(|d| Some((d, d.image.as_ref()?)))
+        };
+        let mut inputs: Vec<Input<'_>> = images()
+            .map(|(d, image)| {
+                let parent = d.parent.filter(reachable);
+                Input {
+                    file: image.file(),
+                    size: image.size(),
+                    parent,
+                    changed: from.changed.filter(|_| self.may_trust_changes(d, parent)),
+                }
             })
             .collect();
+        if let Some(vm) = from.vm {
+            let file = vm.source.file();
+            inputs.push(Input {
+                file,
+                size: file.len()?,
+                parent: from.devices[vm.device].vm_parent.filter(reachable),
+                changed: None,
+            });
+        }
         let read = writer.ingest(&inputs, progress);
         // Also of one that could not be read to its end: that somebody changed it says more.
-        for (_, image) in images {
+        for (_, image) in images() {
             image.check_unchanged()?;
         }
-        let mut read = read?.into_iter();
+        from.vm.map_or(Ok(()), |vm| vm.source.check_unchanged())?;
+        let mut read = read?;
+        let vm_state = from.vm.and_then(|vm| Some((vm.device, read.pop()?)));
+        let mut read = read.into_iter();
         let none = || {
             Error::invalid(
                 "making a snapshot",
-                "the device has neither an image nor contents",
+                "a device has neither an image nor contents",
+            )
+            .hint(
+                "`still device attach NAME IMAGE` gives it an image, a goto with --device contents",
             )
         };
-        devices
-            .iter()
-            .map(|d| match (&d.image, d.head) {
-                (Some(_), _) => read.next().ok_or_else(none),
-                (None, Some(content)) => Ok(Ingested {
+        let taken = |(i, d): (usize, &Locked)| {
+            let disk = match (&d.image, d.head) {
+                (Some(_), _) => read.next(),
+                (None, head) => head.map(|content| Ingested {
                     content,
                     counts: Counts::default(),
                 }),
-                (None, None) => Err(none()),
+            };
+            Ok(Taken {
+                disk: disk.ok_or_else(none)?,
+                vm_state: vm_state.filter(|(at, _)| *at == i).map(|(_, vm)| vm),
             })
-            .collect()
+        };
+        from.devices.iter().enumerate().map(taken).collect()
+    }
+
+    /// What a change map leaves out is the base's, and nobody else's: a parent that was guessed will not do.
+    fn may_trust_changes(&self, d: &Locked, parent: Option<Content>) -> bool {
+        let trusted = d.parent_uid.is_some() && parent.is_some();
+        if !trusted {
+            self.store.say(&format!(
+                "the snapshot that {} comes from is gone: everything is read",
+                d.name
+            ));
+        }
+        trusted
     }
 
     /// Opens and locks the images of the devices, in one order everywhere, and only then reads what the log says of them:
@@ -220,8 +333,7 @@ impl System {
                     )
                     .detail("it was added as read-only"));
                 }
-                let path = Path::new(OsStr::from_bytes(&attachment.path));
-                images.insert(d.uid, Image::open(&*self.disk, path, access)?);
+                images.insert(d.uid, self.open_image(&d.name, attachment, access)?);
             }
         }
         let catalog = self.store.refresh()?;
@@ -256,7 +368,43 @@ fn locked(catalog: &Catalog, d: &DeviceState, image: Option<Image>) -> Locked {
         gotos_begun: d.gotos_begun,
         parent: guess.map(|s| s.record.content),
         parent_uid: d.base,
+        vm_parent: vm_parent(catalog, d),
+        read_only: d.attachment.as_ref().is_some_and(|a| a.read_only),
     }
+}
+
+/// Whoever resets a dirty bitmap at a snapshot says which: a map of another one would leave changes out.
+fn check_since(catalog: &Catalog, devices: &[Locked], since: &str) -> Result<()> {
+    let selector = Selector::parse(since)?;
+    for d in devices {
+        let named = selector.get(catalog, crate::select::device(catalog, &d.name)?)?;
+        let base = d.parent_uid.and_then(|uid| catalog.snapshot(&uid));
+        if base.is_some_and(|b| b.record.content == named.record.content) {
+            continue;
+        }
+        let comes_from = base.map_or_else(
+            || "its image comes from no snapshot".to_owned(),
+            |b| {
+                format!(
+                    "its image comes from {:?}",
+                    crate::view::text(&b.record.name)
+                )
+            },
+        );
+        let why = format!(
+            "the changes of device {:?} are not since {selector}: {comes_from}",
+            d.name
+        );
+        return Err(Error::invalid("making a snapshot", why)
+            .hint("leave --changed away: then everything is read"));
+    }
+    Ok(())
+}
+
+/// The newest VM state of the device: between two saves of a VM most pages are the same.
+fn vm_parent(catalog: &Catalog, d: &DeviceState) -> Option<Content> {
+    let mut newest = catalog.snapshots_of(&d.uid).into_iter().rev();
+    newest.find_map(|s| s.record.vm_state)
 }
 
 /// What the snapshots of a group share.
@@ -266,6 +414,8 @@ pub(crate) struct Draft {
     pub generated: bool,
     pub date: Moment,
     pub group: Option<Uid>,
+    pub vm_clock_nsec: u64,
+    pub icount: Option<u64>,
 }
 
 impl Draft {
@@ -275,10 +425,10 @@ impl Draft {
         catalog: &Catalog,
         devices: &[Locked],
         uids: &[Uid],
-        ingested: &[Ingested],
+        taken: &[Taken],
     ) -> Result<Vec<SnapshotRecord>> {
         let name = check_free(catalog, devices, &self.name, self.generated)?;
-        let record = |((d, uid), i): ((&Locked, &Uid), &Ingested)| SnapshotRecord {
+        let record = |((d, uid), t): ((&Locked, &Uid), &Taken)| SnapshotRecord {
             uid: *uid,
             device: d.uid,
             id: catalog
@@ -289,16 +439,16 @@ impl Draft {
             name: name.clone().into_bytes(),
             date_sec: self.date.sec,
             date_nsec: self.date.nsec,
-            vm_clock_nsec: 0,
-            icount: None,
-            vm_state: None,
-            content: i.content,
+            vm_clock_nsec: self.vm_clock_nsec,
+            icount: self.icount,
+            vm_state: t.vm_state.map(|vm| vm.content),
+            content: t.disk.content,
             group: self.group,
             parent: d.parent_uid,
             extra: Vec::new(),
             labels: BTreeMap::from([(DEVICE_LABEL.into(), d.name.clone())]),
         };
-        Ok(devices.iter().zip(uids).zip(ingested).map(record).collect())
+        Ok(devices.iter().zip(uids).zip(taken).map(record).collect())
     }
 }
 
@@ -335,20 +485,17 @@ fn check_free(
     .hint("choose another name, or delete that one first"))
 }
 
-fn report(
-    devices: &[Locked],
-    records: &[SnapshotRecord],
-    ingested: &[Ingested],
-) -> Vec<CreatedDevice> {
-    let one = |((d, r), i): ((&Locked, &SnapshotRecord), &Ingested)| CreatedDevice {
+fn report(devices: &[Locked], records: &[SnapshotRecord], taken: &[Taken]) -> Vec<CreatedDevice> {
+    let one = |((d, r), t): ((&Locked, &SnapshotRecord), &Taken)| CreatedDevice {
         device: d.name.clone(),
         uid: r.uid,
         id: crate::view::text(&r.id),
         name: crate::view::text(&r.name),
-        content: i.content,
-        counts: i.counts,
+        content: t.disk.content,
+        counts: t.disk.counts,
+        vm_state: t.vm_state,
     };
-    devices.iter().zip(records).zip(ingested).map(one).collect()
+    devices.iter().zip(records).zip(taken).map(one).collect()
 }
 
 /// `20261121-024500` for the moment, in UTC.
@@ -359,17 +506,22 @@ pub(crate) fn name_of(moment: Moment) -> String {
     format!("{year:04}{month:02}{day:02}-{h:02}{m:02}{s:02}")
 }
 
-/// Year, month and day of a count of days since 1970-01-01, in the proleptic Gregorian calendar.
-pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
+/// Year, month and day of a day counted from 1970, in the Gregorian calendar.
+/// Years begin in March here, so that the leap day is a year's last.
+pub fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days.saturating_add(719_468); // from 0000-03-01
+    let era = days.div_euclid(146_097); // 400 years
+    let of_era = days.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

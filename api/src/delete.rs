@@ -1,7 +1,7 @@
 //! Snapshots deleted, on one, some or all devices, in one entry. Their bytes are freed by gc.
 
 use crate::select::Selector;
-use crate::system::{System, choose};
+use crate::system::{System, check_unmarked, choose_snapshots};
 use std::collections::BTreeSet;
 use stillpoint_store::catalog::Catalog;
 use stillpoint_store::format::entry::{Op, SessionKind};
@@ -46,7 +46,7 @@ impl System {
         };
         if dry_run {
             let catalog = self.store.refresh()?;
-            let (uids, snapshots) = choose_snapshots(&catalog, &selector, devices)?;
+            let (uids, snapshots) = plan(&catalog, &selector, devices)?;
             deleted.snapshots = snapshots;
             let held = self
                 .store
@@ -56,7 +56,7 @@ impl System {
         }
         self.store
             .commit(SessionKind::Writer, Purse::Reserve, &mut |catalog| {
-                let (uids, snapshots) = choose_snapshots(catalog, &selector, devices)?;
+                let (uids, snapshots) = plan(catalog, &selector, devices)?;
                 deleted.snapshots = snapshots;
                 Ok(uids
                     .into_iter()
@@ -67,22 +67,14 @@ impl System {
     }
 }
 
-fn choose_snapshots(
+fn plan(
     catalog: &Catalog,
     selector: &Selector,
     devices: &[String],
 ) -> Result<(Vec<Uid>, Vec<DeletedSnapshot>)> {
     let (mut uids, mut snapshots) = (Vec::new(), Vec::new());
-    for d in choose(catalog, devices, |_| true)? {
-        let found = if devices.is_empty() {
-            selector.find(catalog, d)?
-        } else {
-            Some(selector.get(catalog, d)?)
-        };
-        let Some(found) = found else { continue };
-        if d.in_goto.is_some() {
-            crate::system::check_unmarked(&[d])?;
-        }
+    for (d, found) in choose_snapshots(catalog, selector, devices)? {
+        check_unmarked(&[d])?;
         uids.push(found.record.uid);
         snapshots.push(DeletedSnapshot {
             device: d.name.clone(),

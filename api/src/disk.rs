@@ -35,11 +35,33 @@ impl System {
         progress: &Progress,
     ) -> Result<Exported> {
         let content = self.resolve(reference)?.0;
+        self.export_content(content, output, progress)
+    }
+
+    pub(crate) fn export_content(
+        &self,
+        content: Content,
+        output: Output<'_>,
+        progress: &Progress,
+    ) -> Result<Exported> {
         match output {
             Output::Stream(out) => self.store.restore_stream(content, out, progress)?,
             Output::File(path) => match self.disk.kind(path) {
                 Ok(FileKind::BlockDevice) => self.export_device(content, path, progress)?,
-                Ok(_) => {
+                Ok(FileKind::Folder) => {
+                    return Err(Error::invalid("exporting to", "it is a folder")
+                        .at(path.display())
+                        .hint("name a new file in it"));
+                }
+                Ok(FileKind::Fifo | FileKind::Socket | FileKind::Other) => {
+                    return Err(Error::invalid(
+                        "exporting to",
+                        "it is no file and no block device",
+                    )
+                    .at(path.display())
+                    .hint("with - for the file the image goes to standard output"));
+                }
+                Ok(FileKind::File) => {
                     return Err(Error::new(ErrorKind::AlreadyExists, "exporting to")
                         .at(path.display())
                         .detail("there is something already")
@@ -55,6 +77,13 @@ impl System {
     }
 
     fn export_file(&self, content: Content, path: &Path, progress: &Progress) -> Result<()> {
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        if let Err(e) = self.disk.kind(folder) {
+            return Err(e.hint("make the folder first"));
+        }
         let part = part_of(path);
         let file = self.create_part(&part)?;
         let written = self
@@ -71,10 +100,6 @@ impl System {
         // ORDER: contents durable (in restore_file), the name, the folder.
         self.disk.remove(&part)?;
         written?;
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
         self.disk.sync_folder(folder)
     }
 

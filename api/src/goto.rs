@@ -3,9 +3,6 @@
 use crate::create::Locked;
 use crate::select::Selector;
 use crate::system::{System, choose};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use stillpoint_store::catalog::{Catalog, SnapshotState};
 use stillpoint_store::disk::{Disk, DiskFile, FileKind};
 use stillpoint_store::format::entry::{GotoRecord, GotoResult, Op, SessionKind};
@@ -72,7 +69,11 @@ impl System {
         self.goto_images(&locked, &targets, progress)
     }
 
-    fn goto_heads(&self, devices: &[Locked], targets: &[&SnapshotState]) -> Result<GotoReport> {
+    pub(crate) fn goto_heads(
+        &self,
+        devices: &[Locked],
+        targets: &[&SnapshotState],
+    ) -> Result<GotoReport> {
         let put = |(d, t): (&Locked, &&SnapshotState)| Op::PutHead {
             uid: d.uid,
             head: Some(t.record.content),
@@ -93,7 +94,7 @@ impl System {
         })
     }
 
-    fn goto_images(
+    pub(crate) fn goto_images(
         &self,
         devices: &[Locked],
         targets: &[&SnapshotState],
@@ -147,11 +148,14 @@ impl System {
                 )
                 .detail("it has no image any more")
             })?;
-            images.push(Image::open(
-                &*self.disk,
-                Path::new(OsStr::from_bytes(&attachment.path)),
-                Access::Write,
-            )?);
+            let image = self.open_image(&d.name, attachment, Access::Write);
+            images.push(image.map_err(|e| match e.kind() {
+                // A marked device keeps its attachment: both ends of the goto are of that image.
+                ErrorKind::NotFound => {
+                    e.hint("bring the image back to that path, then finish or undo the goto")
+                }
+                _ => e,
+            })?);
         }
         Ok(images)
     }

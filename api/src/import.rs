@@ -1,6 +1,6 @@
 //! An image taken in as a device that needs no image any more.
 
-use crate::create::{Created, CreatedDevice, Draft, Locked, TRIES};
+use crate::create::{Created, CreatedDevice, Draft, Inputs, Locked, TRIES};
 use crate::name::{check_device_name, check_snapshot_name};
 use crate::system::System;
 use std::path::Path;
@@ -45,6 +45,8 @@ impl System {
             gotos_begun: known.map_or(0, |d| d.gotos_begun),
             parent: known.and_then(|d| d.head),
             parent_uid: base,
+            vm_parent: None,
+            read_only: true,
         };
         let date = self.store.now();
         let draft = Draft {
@@ -54,6 +56,8 @@ impl System {
             generated: import.name.is_none(),
             date,
             group: Some(self.store.new_uid()),
+            vm_clock_nsec: 0,
+            icount: None,
         };
         let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
         let made = self.import_with(&mut writer, device, &draft, progress);
@@ -77,10 +81,15 @@ impl System {
         let uid = self.store.new_uid();
         let devices = [device];
         let device = &devices[0];
+        let inputs = Inputs {
+            devices: &devices,
+            changed: None,
+            vm: None,
+        };
         let mut tries = 0;
         loop {
-            let ingested = self.ingest(writer, &devices, None, progress)?;
-            let content = ingested[0].content;
+            let ingested = self.ingest(writer, &inputs, progress)?;
+            let content = ingested[0].disk.content;
             let mut record = draft
                 .records(&self.store.catalog(), &devices, &[uid], &ingested)?
                 .remove(0);
@@ -116,7 +125,8 @@ impl System {
                         id: crate::view::text(&record.id),
                         name: crate::view::text(&record.name),
                         content,
-                        counts: ingested[0].counts,
+                        counts: ingested[0].disk.counts,
+                        vm_state: None,
                     });
                 }
                 Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,

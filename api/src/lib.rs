@@ -2,7 +2,56 @@
 //!
 //! A `System` is a store with its devices. An operation over several devices is one group: its snapshots exist on all of
 //! them or on none.
+//!
+//! ```
+//! use stillpoint_api::store::geometry::Geometry;
+//! use stillpoint_api::store::progress::Progress;
+//! use stillpoint_api::{Create, OpenOptions, System};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let (store, image) = (folder.path().join("store"), folder.path().join("web1.raw"));
+//! # std::fs::write(&image, vec![1; 100_000])?;
+//! System::init(&store, Geometry::DEFAULT)?;
+//! let system = System::open(&store, OpenOptions::default())?;
+//! let progress = Progress::default();
+//!
+//! system.device_add("web1", &image, "raw", false)?;
+//! let monday = Create {
+//!     name: Some("monday".into()),
+//!     ..Create::default()
+//! };
+//! system.create(&monday, &progress)?;
+//!
+//! std::fs::write(&image, vec![2; 100_000])?; // a bad day
+//! let went = system.goto("monday", &[], &progress)?;
+//! assert_eq!(went.devices[0].device, "web1");
+//! assert_eq!(std::fs::read(&image)?, vec![1; 100_000]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Errors are of one type, whose `kind` says what a caller can do about them:
+//!
+//! ```
+//! # use stillpoint_api::store::geometry::Geometry;
+//! # use stillpoint_api::store::progress::Progress;
+//! use stillpoint_api::{ErrorKind, Selector};
+//! # use stillpoint_api::{OpenOptions, System};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # System::init(folder.path(), Geometry::DEFAULT)?;
+//! # let system = System::open(folder.path(), OpenOptions::default())?;
+//! // A bare word is a name, whatever it looks like; an id is asked for as such, and both may be.
+//! assert_eq!(Selector::parse("3")?, Selector::Name("3".into()));
+//! let missing = system.find("id:3,name:monday", &[]).unwrap_err();
+//! assert_eq!(missing.kind(), ErrorKind::NotFound);
+//! # Ok(())
+//! # }
+//! ```
 
+mod all;
+pub mod compat;
 mod create;
 mod delete;
 mod device;
@@ -10,19 +59,31 @@ mod disk;
 mod goto;
 mod import;
 mod name;
+mod raw;
+mod read;
 mod select;
 mod system;
 mod view;
+mod vm_state;
 
-pub use create::{Create, Created, CreatedDevice};
+pub use create::{Create, Created, CreatedDevice, civil};
 pub use delete::{Deleted, DeletedSnapshot};
 pub use disk::{Exported, Output};
 pub use goto::{GotoReport, WentDevice};
 pub use import::Import;
 pub use name::{check_device_name, check_snapshot_name};
+pub use raw::{ChooseRawId, CreateRaw, RawSnapshot};
+pub use read::{Part, VIEW_CACHE_BYTES};
 pub use select::{Selector, SnapshotRef};
 pub use system::{OpenOptions, System, rescue};
-pub use view::{DeviceView, SnapshotView};
+pub use view::{DeviceView, SnapshotView, text};
+pub use vm_state::{VmBytes, VmState};
+
+/// The examples of the guide are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/API.md")]
+struct Guide;
 
 pub use stillpoint_store as store;
+pub use stillpoint_store::ops::view::{Extent, Reader, View};
 pub use stillpoint_store::{Error, ErrorKind, Result};

@@ -32,6 +32,9 @@ fn check(doing: &'static str, name: &str) -> Result<()> {
     {
         return Err(bad(doing, name, &format!("{c:?} is not allowed in a name")));
     }
+    if name.trim() != name {
+        return Err(bad(doing, name, "it begins or ends with a space"));
+    }
     Ok(())
 }
 
@@ -45,7 +48,17 @@ mod tests {
 
     #[test]
     fn names_that_mean_something_else_are_refused() {
-        for bad in ["", "a@b", "a/b", "a\nb", "\u{7f}", &"x".repeat(256)] {
+        for bad in [
+            "",
+            " ",
+            "a ",
+            "\u{a0}a",
+            "a@b",
+            "a/b",
+            "a\nb",
+            "\u{7f}",
+            &"x".repeat(256),
+        ] {
             assert!(check_device_name(bad).is_err(), "{bad:?}");
             assert!(check_snapshot_name(bad).is_err(), "{bad:?}");
         }

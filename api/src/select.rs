@@ -1,5 +1,5 @@
-//! Selectors: `NAME`, `name:NAME` and `id:ID` for a snapshot, `DEVICE[@SNAPSHOT]` for one of a device. A bare word is
-//! always a name, so that a snapshot called `3` and the one with id 3 are never mixed up.
+//! Selectors: `NAME`, `name:NAME`, `id:ID` and `id:ID,name:NAME` for a snapshot, `DEVICE[@SNAPSHOT]` for one of a device. A
+//! bare word is always a name, so that a snapshot called `3` and the one with id 3 are never mixed up.
 
 use std::fmt;
 use stillpoint_store::catalog::{Catalog, DeviceState, SnapshotState};
@@ -12,6 +12,13 @@ pub enum Selector {
     Name(String),
     /// By id.
     Id(String),
+    /// By both: the snapshot with that id, if it also has that name.
+    Both {
+        /// The id.
+        id: String,
+        /// The name.
+        name: String,
+    },
 }
 
 /// A device and, perhaps, one of its snapshots; without, its present contents.
@@ -24,24 +31,24 @@ pub struct SnapshotRef {
 }
 
 impl Selector {
-    /// Reads `NAME`, `name:NAME` or `id:ID`.
+    /// Reads `NAME`, `name:NAME`, `id:ID` or `id:ID,name:NAME`. An id that has `,name:` in it cannot be written so.
     pub fn parse(text: &str) -> Result<Self> {
-        let (is_id, rest) = match (text.strip_prefix("id:"), text.strip_prefix("name:")) {
-            (Some(id), _) => (true, id),
-            (_, Some(name)) => (false, name),
-            _ => (false, text),
+        let nothing = || {
+            let why = format!("{text:?} names nothing");
+            Error::invalid("reading a snapshot selector", why)
         };
-        if rest.is_empty() {
-            return Err(Error::invalid(
-                "reading a snapshot selector",
-                format!("{text:?} names nothing"),
-            ));
+        let full = |word: &str| Some(word.to_owned()).filter(|w| !w.is_empty());
+        if let Some(rest) = text.strip_prefix("id:") {
+            let Some((id, name)) = rest.split_once(",name:") else {
+                return full(rest).map(Self::Id).ok_or_else(nothing);
+            };
+            let both = full(id).zip(full(name));
+            return both
+                .map(|(id, name)| Self::Both { id, name })
+                .ok_or_else(nothing);
         }
-        Ok(if is_id {
-            Self::Id(rest.into())
-        } else {
-            Self::Name(rest.into())
-        })
+        let name = text.strip_prefix("name:").unwrap_or(text);
+        full(name).map(Self::Name).ok_or_else(nothing)
     }
 
     /// Whether it means this snapshot.
@@ -49,6 +56,9 @@ impl Selector {
         match self {
             Self::Name(name) => snapshot.record.name == name.as_bytes(),
             Self::Id(id) => snapshot.record.id == id.as_bytes(),
+            Self::Both { id, name } => {
+                snapshot.record.id == id.as_bytes() && snapshot.record.name == name.as_bytes()
+            }
         }
     }
 
@@ -66,7 +76,7 @@ impl Selector {
             let why = format!("device {:?} has several such snapshots", device.name);
             let hint = format!(
                 "choose by id, as in id:{}",
-                String::from_utf8_lossy(&second.record.id)
+                crate::view::text(&second.record.id)
             );
             return Err(Error::invalid(format!("looking for snapshot {self}"), why).hint(hint));
         }
@@ -90,6 +100,7 @@ impl fmt::Display for Selector {
         match self {
             Self::Name(name) => write!(f, "{name:?}"),
             Self::Id(id) => write!(f, "id:{id}"),
+            Self::Both { id, name } => write!(f, "id:{id},name:{name}"),
         }
     }
 }
@@ -139,6 +150,11 @@ mod tests {
             Selector::parse("name:id:3").unwrap(),
             Selector::Name("id:3".into())
         );
+        let both = Selector::parse("id:3,name:a,name:b").unwrap();
+        let (id, name) = ("3".to_owned(), "a,name:b".to_owned());
+        assert_eq!(both, Selector::Both { id, name });
+        assert!(Selector::parse("id:,name:a").is_err());
+        assert!(Selector::parse("id:3,name:").is_err());
         assert!(Selector::parse("id:").is_err());
         assert!(Selector::parse("").is_err());
     }

@@ -4,7 +4,7 @@ use crate::select::{Selector, SnapshotRef, device};
 use crate::view::{DeviceView, SnapshotView};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use stillpoint_store::catalog::{Catalog, DeviceState};
+use stillpoint_store::catalog::{Catalog, DeviceState, SnapshotState};
 use stillpoint_store::disk::Disk;
 use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::format::entry::Content;
@@ -103,14 +103,46 @@ impl System {
         let catalog = self.store.refresh()?;
         Ok(sorted(&catalog)
             .into_iter()
-            .map(|d| DeviceView::of(&catalog, d))
+            .map(|d| self.described(&catalog, d))
             .collect())
     }
 
     /// One device.
     pub fn device(&self, name: &str) -> Result<DeviceView> {
         let catalog = self.store.refresh()?;
-        Ok(DeviceView::of(&catalog, device(&catalog, name)?))
+        Ok(self.described(&catalog, device(&catalog, name)?))
+    }
+
+    fn described(&self, catalog: &Catalog, device: &DeviceState) -> DeviceView {
+        let mut view = DeviceView::of(catalog, device);
+        let attachment = device.attachment.as_ref();
+        view.size = view.size.or_else(|| self.image_size(attachment?));
+        view
+    }
+
+    /// The device whose image is at the path, by any name that leads to that file; `None` where there is none. The path of
+    /// a file that is gone is that of its folder and its last name.
+    pub fn device_of_image(&self, path: &Path) -> Result<Option<DeviceView>> {
+        let found = match self.disk.canonical(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.gone(path),
+            found => found.map(Some),
+        };
+        let Some(path) = found? else { return Ok(None) };
+        let mut all = self.devices()?.into_iter();
+        Ok(all.find(|d| d.image.as_ref() == Some(&path)))
+    }
+
+    fn gone(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(None);
+        };
+        let here = folder.as_os_str().is_empty();
+        let folder = if here { Path::new(".") } else { folder };
+        match self.disk.canonical(folder) {
+            Ok(folder) => Ok(Some(folder.join(name))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// All snapshots, of one device or of all: by device, in the order in which they were made.
@@ -130,15 +162,10 @@ impl System {
     pub fn find(&self, snapshot: &str, devices: &[String]) -> Result<Vec<SnapshotView>> {
         let selector = Selector::parse(snapshot)?;
         let catalog = self.store.refresh()?;
-        let mut found = Vec::new();
-        for d in choose(&catalog, devices, |_| true)? {
-            let one = if devices.is_empty() {
-                selector.find(&catalog, d)?
-            } else {
-                Some(selector.get(&catalog, d)?)
-            };
-            found.extend(one.map(|s| SnapshotView::of(&catalog, s)));
-        }
+        let found: Vec<SnapshotView> = choose_snapshots(&catalog, &selector, devices)?
+            .into_iter()
+            .map(|(_, s)| SnapshotView::of(&catalog, s))
+            .collect();
         if found.is_empty() {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -184,11 +211,13 @@ impl System {
 }
 
 fn no_head(d: &DeviceState) -> Error {
-    Error::invalid(
-        format!("reading device {:?}", d.name),
-        "its present contents are its image, not in the store",
-    )
-    .hint("name a snapshot as DEVICE@SNAPSHOT, or make one with `still create`")
+    let why = if d.attachment.is_some() {
+        "its present contents are its image, not in the store"
+    } else {
+        "it has no present contents, only snapshots"
+    };
+    Error::invalid(format!("reading device {:?}", d.name), why)
+        .hint("name a snapshot as DEVICE@SNAPSHOT, or make one with `still create`")
 }
 
 /// Devices by name.
@@ -217,21 +246,46 @@ pub(crate) fn choose<'c>(
     Ok(chosen)
 }
 
+/// The snapshot on each of the named devices, which must all have it, or on every device that has it.
+pub(crate) fn choose_snapshots<'c>(
+    catalog: &'c Catalog,
+    selector: &Selector,
+    devices: &[String],
+) -> Result<Vec<(&'c DeviceState, &'c SnapshotState)>> {
+    let mut found = Vec::new();
+    for d in choose(catalog, devices, |_| true)? {
+        let one = if devices.is_empty() {
+            selector.find(catalog, d)?
+        } else {
+            Some(selector.get(catalog, d)?)
+        };
+        found.extend(one.map(|s| (d, s)));
+    }
+    Ok(found)
+}
+
 /// A device that a goto was cut off on is good for nothing but finishing or undoing that.
 pub(crate) fn check_unmarked(devices: &[&DeviceState]) -> Result<()> {
     match devices.iter().find(|d| d.in_goto.is_some()) {
         None => Ok(()),
         Some(d) => Err(
-            Error::new(ErrorKind::Busy, format!("using device {:?}", d.name))
+            Error::new(ErrorKind::Refused, format!("using device {:?}", d.name))
                 .detail("a goto on it was cut off; its image is partly written")
                 .hint("`still goto --finish` completes it, `still goto --undo` takes it back"),
         ),
     }
 }
 
-/// Saves what can be read of the damaged store in `store` into the folder `out`.
+/// Saves what can be read of the damaged store in `store` into the folder `out`, which is empty or not there yet.
 pub fn rescue(store: &Path, out: &Path, progress: &Progress) -> Result<Rescued> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    // Among other files nobody could tell later what was saved.
+    if !disk.list(out)?.is_empty() {
+        return Err(Error::new(ErrorKind::AlreadyExists, "rescuing to")
+            .at(out.display())
+            .detail("the folder is not empty")
+            .hint("name a folder that is empty or not there yet"));
+    }
     let objects = LocalObjects::open(disk.clone(), store, Reserve::default(), RealWorld.random())?;
     stillpoint_store::ops::rescue::rescue(&objects, &*disk, out, progress)
 }

@@ -25,6 +25,8 @@ pub struct DeviceView {
     pub read_only: bool,
     /// Its contents, where they are in the store.
     pub head: Option<Content>,
+    /// Bytes of its contents, or of its newest snapshot, or of its image, if that can be asked.
+    pub size: Option<u64>,
     /// Name of the snapshot that its contents come from.
     pub base: Option<String>,
     /// How many snapshots it has.
@@ -40,7 +42,7 @@ pub struct SnapshotView {
     pub device: String,
     /// Its uid.
     pub uid: Uid,
-    /// Its id, as text; bytes that are not UTF-8 are replaced.
+    /// Its id, as text; bytes that are not UTF-8 are `\xNN`.
     pub id: String,
     /// Its name, likewise.
     pub name: String,
@@ -76,6 +78,15 @@ impl DeviceView {
             format: attachment.map(|a| a.format.clone()),
             read_only: attachment.is_some_and(|a| a.read_only),
             head: device.head,
+            size: device
+                .head
+                .or_else(|| {
+                    catalog
+                        .snapshots_of(&device.uid)
+                        .pop()
+                        .map(|s| s.record.content)
+                })
+                .map(|content| content.size),
             base: device
                 .base
                 .and_then(|uid| catalog.snapshot(&uid))
@@ -114,6 +125,23 @@ impl SnapshotView {
     }
 }
 
-pub(crate) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// A name that is bytes, as text: where it is not UTF-8, bytes as `\xNN`.
+pub fn text(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        let odd = chunk.invalid().iter();
+        out.extend(odd.map(|byte| format!("\\x{byte:02x}")));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text;
+
+    #[test]
+    fn odd_bytes_are_spelled_out() {
+        assert_eq!(text(b"ok\xff\xfe-\xc3\xa9"), "ok\\xff\\xfe-\u{e9}");
+    }
 }

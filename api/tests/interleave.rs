@@ -163,8 +163,8 @@ impl Arena {
 
     /// An answer that is no success must be one that a caller can live with.
     fn note(&self, what: &str, e: &Error) {
-        use ErrorKind::{AlreadyExists, Busy, NotFound};
-        let known = matches!(e.kind(), AlreadyExists | Busy | NotFound);
+        use ErrorKind::{AlreadyExists, Busy, NotFound, Refused};
+        let known = matches!(e.kind(), AlreadyExists | Busy | NotFound | Refused);
         assert!(known || is_unclear(e), "{what}: {e:?}");
         if std::env::var_os("STILL_SEED").is_some() {
             eprintln!("{what}: {e:?}");
@@ -298,6 +298,7 @@ fn create(arena: &Arena, system: &System, disks: &[(String, Vec<u8>)], name: &st
         name: Some(name.into()),
         devices: disks.iter().map(|(device, _)| device.clone()).collect(),
         changed: None,
+        ..Create::default()
     };
     let made = system.create(&create, &Progress::default());
     if let Ok(made) = &made {

@@ -223,7 +223,7 @@ impl Bench {
         let done = self.system.device_remove(&name);
         let expected = match self.devices.get(&name) {
             None => Some(ErrorKind::NotFound),
-            Some(_) if self.snapshots.iter().any(|s| s.device == name) => Some(ErrorKind::Busy),
+            Some(_) if self.snapshots.iter().any(|s| s.device == name) => Some(ErrorKind::Refused),
             Some(_) => None,
         };
         if expect(&done, expected) {
@@ -277,6 +277,7 @@ impl Bench {
             name: Some(name.clone()),
             devices: named.clone(),
             changed: None,
+            ..Create::default()
         };
         let done = self.system.create(&create, &Progress::default());
         let chosen = self.chosen(&named, |d| d.image.is_some());
@@ -499,7 +500,10 @@ impl Bench {
         match self.dice.below(5) {
             0 => {
                 self.index.set_fault(Fault::None);
-                self.system.store().rebuild_index().unwrap();
+                self.system
+                    .store()
+                    .rebuild_index(&Progress::default())
+                    .unwrap();
                 "rebuild index".into()
             }
             1 => {

@@ -222,3 +222,23 @@ fn a_group_is_on_all_devices_or_on_none() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(!Path::new(&bench.path("d1.raw")).exists());
 }
+
+#[test]
+fn making_the_index_anew_counts_and_can_be_stopped() {
+    use std::sync::atomic::Ordering;
+    let bench = Bench::new();
+    let image = bench.image("a.raw", &painted(5, 300_000));
+    bench.system.device_add("a", &image, "raw", false).unwrap();
+    bench.create("one");
+    let progress = Progress::default();
+    let store = bench.system.store();
+    assert!(store.rebuild_index(&progress).unwrap().packs > 0);
+    let total = progress.bytes_total.load(Ordering::Relaxed);
+    assert!(total > 0);
+    assert_eq!(progress.bytes_done.load(Ordering::Relaxed), total);
+    progress.stop();
+    let stopped = store.rebuild_index(&progress).unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Cancelled);
+    bench.create("two");
+    assert_eq!(bench.exported("a@two"), painted(5, 300_000));
+}

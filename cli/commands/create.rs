@@ -9,9 +9,9 @@ use crate::report::Created;
 use crate::views;
 use clap::Args;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
-use stillpoint_api::Create;
+use stillpoint_api::{Create, VmBytes, VmState};
 use stillpoint_store::Result;
 
 /// Arguments of `create`.
@@ -19,28 +19,66 @@ use stillpoint_store::Result;
 #[command(after_help = "\
 All snapshots of a group exist, or none does.
 
+A change map is QEMU's dirty bitmap of the disk, as NBD shows it, begun or cleared at the device's last snapshot or later
+goto, or before. What it leaves out is taken from that snapshot; of the rest 1 % is read as an audit, and one difference
+there makes create read everything. So does a device whose last snapshot was deleted, and a map without any change, which
+a plain map of a full image cannot be told from. With the bitmap exported under the name web1 (QMP block-export-add with
+\"bitmaps\": [\"since-monday\"], or qemu-nbd -B since-monday):
+
+  qemu-img map --output=json --image-opts driver=nbd,server.type=unix,\
+    server.path=/run/web1.sock,export=web1,\
+    x-dirty-bitmap=qemu:dirty-bitmap:since-monday > map.json
+
 Examples:
   still create monday
-  still create before-upgrade --device web1 --device db1")]
+  still create before-upgrade --device web1 --device db1
+  still create tuesday --device web1 --changed map.json --since monday
+  still create paused --vm-state ram.bin --vm-clock 61000000000
+
+VM state goes to one device of the group: the first whose image may be written, unless --vm-device names another.")]
 pub struct Arguments {
     /// Name of the snapshot [default: the store chooses one]
     name: Option<String>,
     /// Only this device; may be given again
     #[arg(long = "device", value_name = "D")]
     devices: Vec<String>,
-    /// Read only what this map says has changed, as `qemu-img map --output=json` prints a dirty bitmap; of the rest 1 % is
-    /// read as an audit
+    /// Read only what this map of a dirty bitmap says has changed; see below
     #[arg(long, value_name = "MAP")]
     changed: Option<PathBuf>,
+    /// The snapshot at which the bitmap of --changed was begun or cleared: refused when the image comes from another
+    #[arg(long, value_name = "SNAP", requires = "changed")]
+    since: Option<String>,
+    /// File with the VM's saved state, stored with the snapshot; - is standard input
+    #[arg(long, value_name = "FILE")]
+    vm_state: Option<PathBuf>,
+    /// Device of the group that the VM state goes to
+    #[arg(long, value_name = "D", requires = "vm_state")]
+    vm_device: Option<String>,
+    /// Time since the VM booted, nanoseconds
+    #[arg(
+        long,
+        value_name = "NSEC",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    vm_clock: u64,
+    /// Instructions that the VM has counted
+    #[arg(long, value_name = "N")]
+    icount: Option<u64>,
 }
 
 /// Makes the group.
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
-    let changed = arguments
+    let mut changed = arguments
         .changed
         .as_deref()
         .map(changed::read)
         .transpose()?;
+    if changed.take_if(|map| map.ranges.is_empty()).is_some() && !context.quiet {
+        eprintln!(
+            "still: the change map has no change in it, as the plain map of a full image: everything is read"
+        );
+    }
     let _line = context.watch("create");
     call(arguments, changed.as_ref(), context).map(Answer::of)
 }
@@ -51,8 +89,21 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
         name: arguments.name.clone(),
         devices: arguments.devices.clone(),
         changed: changed.map(ranges),
+        since: arguments.since.clone(),
+        vm_clock_nsec: arguments.vm_clock,
+        icount: arguments.icount,
     };
-    let made = context.open()?.create(&create, &context.progress)?;
+    let mut stdin = std::io::stdin().lock();
+    let vm_state = arguments.vm_state.as_deref().map(|file| VmState {
+        device: arguments.vm_device.clone(),
+        bytes: if file == Path::new("-") {
+            VmBytes::Stream(&mut stdin)
+        } else {
+            VmBytes::File(file)
+        },
+    });
+    let system = context.open()?;
+    let made = system.create_with(&create, vm_state, &context.progress)?;
     if made.devices.iter().any(|d| d.counts.audit_failed) && !context.quiet {
         eprintln!("still: the change map was wrong: everything was read");
     }
@@ -81,6 +132,7 @@ impl Report for Created {
             ("STORED", Align::Right),
         ]);
         let (mut read, mut stored) = (0, 0);
+        let mut vm_states = String::new();
         for snapshot in &self.snapshots {
             read += snapshot.read_bytes;
             stored += snapshot.stored_bytes;
@@ -93,12 +145,22 @@ impl Report for Created {
                 units::size(snapshot.new_bytes),
                 units::size(snapshot.stored_bytes),
             ]);
+            if let Some(vm) = &snapshot.vm_state {
+                stored += vm.stored_bytes;
+                vm_states.extend([format!(
+                    "VM state on {}: {}, {} new, {} stored\n",
+                    escape(&snapshot.device),
+                    units::size(vm.size_bytes),
+                    units::size(vm.new_bytes),
+                    units::size(vm.stored_bytes)
+                )]);
+            }
         }
         let name = self.snapshots.first().map_or("", |snapshot| &snapshot.name);
         let devices = units::number_of(self.snapshots.len() as u64, "device");
         let took = units::seconds(self.seconds);
         format!(
-            "{}created {} on {devices} in {took}: {} read, {} stored\n",
+            "{}{vm_states}created {} on {devices} in {took}: {} read, {} stored\n",
             table.text(),
             escape(name),
             units::size(read),
@@ -110,7 +172,7 @@ impl Report for Created {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::CreatedSnapshot;
+    use crate::report::{CreatedSnapshot, CreatedVmState};
 
     fn sample() -> Created {
         let snapshot = |device: &str, id: &str| CreatedSnapshot {
@@ -122,6 +184,7 @@ mod tests {
             read_bytes: 1 << 30,
             new_bytes: 3 << 20,
             stored_bytes: 1 << 20,
+            vm_state: None,
         };
         let snapshots = vec![snapshot("web1", "1"), snapshot("db", "12")];
         Created {
@@ -140,6 +203,23 @@ mod tests {
              db      12  monday  4.0 GiB  1.0 GiB  3.0 MiB  1.0 MiB\n\
              created monday on 2 devices in 3.2 s: 2.0 GiB read, 2.0 MiB stored\n"
         );
+    }
+
+    #[test]
+    fn vm_state_is_told_apart_from_disks() {
+        let mut created = sample();
+        created.snapshots[1].vm_state = Some(CreatedVmState {
+            size_bytes: 2 << 30,
+            new_bytes: 8 << 20,
+            stored_bytes: 4 << 20,
+        });
+        let text = created.text();
+        let line = "VM state on db: 2.0 GiB, 8.0 MiB new, 4.0 MiB stored\n";
+        assert!(text.contains(line), "{text}");
+        assert!(text.ends_with("2.0 GiB read, 6.0 MiB stored\n"), "{text}");
+        let json = serde_json::to_value(&created).expect("it serialises");
+        assert_eq!(json["snapshots"][1]["vm_state"]["stored_bytes"], 4 << 20);
+        assert_eq!(json["snapshots"][0]["vm_state"], serde_json::Value::Null);
     }
 
     #[test]

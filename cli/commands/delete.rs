@@ -1,6 +1,7 @@
 //! `still delete`.
 
 use crate::context::Context;
+use crate::output::escape::escape;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
 use crate::report::{Deleted, DeletedSnapshot};
@@ -15,7 +16,7 @@ Deleting frees nothing by itself; still gc does.
 Example:
   still delete monday --dry-run")]
 pub struct Arguments {
-    /// Snapshot to delete: name, name:N or id:N
+    /// Snapshot to delete: name, name:N, id:N or id:N,name:N
     #[arg(value_name = "SNAP")]
     snapshot: String,
     /// Only on this device; may be given again
@@ -38,9 +39,28 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
 }
 
 fn call(snap: &str, devices: &[String], dry_run: bool, context: &Context) -> Result<Deleted> {
-    let deleted = context
-        .open()?
-        .delete(snap, devices, dry_run, &context.progress)?;
+    let system = context.open()?;
+    let deleted = system.delete(snap, devices, dry_run, &context.progress)?;
+    let of = |name: &String| {
+        deleted
+            .snapshots
+            .iter()
+            .filter(|s| s.device == *name)
+            .count() as u64
+    };
+    let mut kept_by_heads = Vec::new();
+    for d in system.devices()? {
+        let deleted_here = of(&d.name);
+        let left = d.snapshots
+            - if dry_run {
+                deleted_here.min(d.snapshots)
+            } else {
+                0
+            };
+        if deleted_here > 0 && left == 0 && d.head.is_some() {
+            kept_by_heads.push(d.name);
+        }
+    }
     let snapshot = |s: &stillpoint_api::DeletedSnapshot| DeletedSnapshot {
         device: s.device.clone(),
         id: s.id.clone(),
@@ -49,6 +69,7 @@ fn call(snap: &str, devices: &[String], dry_run: bool, context: &Context) -> Res
     Ok(Deleted {
         dry_run,
         snapshots: deleted.snapshots.iter().map(snapshot).collect(),
+        kept_by_heads,
         reclaimable_bytes: deleted.frees,
     })
 }
@@ -80,12 +101,19 @@ impl Report for Deleted {
         };
         let frees = self
             .reclaimable_bytes
-            .map(|n| format!(", gc --all frees {}", units::size(n)));
-        format!(
+            .map(|n| format!(", gc --all would then free {} more", units::size(n)));
+        let mut text = format!(
             "{}{lead} {what}{}\n",
             table.text(),
             frees.unwrap_or_default()
-        )
+        );
+        for device in &self.kept_by_heads {
+            let device = escape(device);
+            let remove = format!("`still device remove {device}`");
+            text.extend(["  hint: what ", &device, " holds now stays stored; "]);
+            text.extend([&remove, " lets go of it\n"]);
+        }
+        text
     }
 }
 
@@ -103,16 +131,19 @@ mod tests {
         let mut deleted = Deleted {
             dry_run: true,
             snapshots: vec![snapshot],
+            kept_by_heads: vec![],
             reclaimable_bytes: Some(1 << 20),
         };
         assert_eq!(
             deleted.text(),
             "DEVICE  ID  NAME\nweb1     1  monday\n\
-             would delete 1 snapshot, gc --all frees 1.0 MiB\n"
+             would delete 1 snapshot, gc --all would then free 1.0 MiB more\n"
         );
         assert!(deleted.is_answer());
         deleted.dry_run = false;
         deleted.reclaimable_bytes = None;
         assert!(deleted.text().ends_with("\ndeleted 1 snapshot\n"));
+        deleted.kept_by_heads.push("web1".into());
+        assert!(deleted.text().contains("`still device remove web1`"));
     }
 }

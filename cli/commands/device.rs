@@ -1,4 +1,4 @@
-//! `still device add`, `device list`, `device remove`.
+//! `still device add`, `device list`, `device attach`, `device detach`, `device remove`.
 
 use crate::commands::only_raw;
 use crate::context::Context;
@@ -23,6 +23,10 @@ pub enum Verb {
     /// List the devices
     #[command(after_help = "Example:\n  still device list --json")]
     List,
+    /// Give a device another image; its snapshots stay
+    Attach(AttachArguments),
+    /// Take the image from a device, so that create leaves it out; its snapshots stay
+    Detach(DetachArguments),
     /// Remove a device that has no snapshots; the image itself is not touched
     Remove(RemoveArguments),
 }
@@ -35,6 +39,13 @@ The image stays where it is and is locked, as QEMU locks it, while it is read or
 Example:
   still device add web1 /var/lib/images/web1.raw")]
 pub struct AddArguments {
+    #[command(flatten)]
+    given: Given,
+}
+
+// No doc comment: clap would take it for the verb's.
+#[derive(Debug, Args)]
+struct Given {
     /// Name of the device
     name: String,
     /// Image file or block device
@@ -47,6 +58,31 @@ pub struct AddArguments {
     read_only: bool,
 }
 
+/// Arguments of `device attach`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For an image that moved, or a store that came from another host. What the image holds is not looked at: the next create
+reads all of it, and a goto writes what differs.
+
+Example:
+  still device attach web1 /srv/images/web1.raw")]
+pub struct AttachArguments {
+    #[command(flatten)]
+    given: Given,
+}
+
+/// Arguments of `device detach`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The image need not be there any more. Going to a snapshot with --device makes it the device's contents in the store.
+
+Example:
+  still device detach web1")]
+pub struct DetachArguments {
+    /// Name of the device
+    name: String,
+}
+
 /// Arguments of `device remove`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  still device remove web1")]
@@ -55,39 +91,53 @@ pub struct RemoveArguments {
     name: String,
 }
 
-/// Runs one of the three.
+/// Runs one of them.
 pub fn run(verb: &Verb, context: &Context) -> Result<Answer> {
     match verb {
-        Verb::Add(arguments) => {
-            only_raw("adding a device", &arguments.format)?;
-            add(arguments, context)?;
-            Ok(Answer::of(DeviceChanged {
-                device: arguments.name.clone(),
-                action: "added",
-                image: Some(arguments.image.display().to_string()),
-            }))
+        Verb::Add(AddArguments { given }) => {
+            only_raw("adding a device", &given.format)?;
+            let Given {
+                name,
+                image,
+                format,
+                read_only,
+            } = given;
+            context
+                .open()?
+                .device_add(name, image, format, *read_only)?;
+            Ok(Answer::of(changed("added", name, Some(image))))
         }
         Verb::List => list(context).map(Answer::of),
-        Verb::Remove(arguments) => {
-            remove(&arguments.name, context)?;
-            let device = arguments.name.clone();
-            Ok(Answer::of(DeviceChanged {
-                device,
-                action: "removed",
-                image: None,
-            }))
+        Verb::Attach(AttachArguments { given }) => {
+            only_raw("attaching an image", &given.format)?;
+            let Given {
+                name,
+                image,
+                format,
+                read_only,
+            } = given;
+            context
+                .open()?
+                .device_attach(name, image, format, *read_only)?;
+            Ok(Answer::of(changed("attached", name, Some(image))))
+        }
+        Verb::Detach(DetachArguments { name }) => {
+            context.open()?.device_detach(name)?;
+            Ok(Answer::of(changed("detached", name, None)))
+        }
+        Verb::Remove(RemoveArguments { name }) => {
+            context.open()?.device_remove(name)?;
+            Ok(Answer::of(changed("removed", name, None)))
         }
     }
 }
 
-fn add(arguments: &AddArguments, context: &Context) -> Result<()> {
-    let AddArguments {
-        name,
-        image,
-        format,
-        read_only,
-    } = arguments;
-    context.open()?.device_add(name, image, format, *read_only)
+fn changed(action: &'static str, device: &str, image: Option<&PathBuf>) -> DeviceChanged {
+    DeviceChanged {
+        device: device.into(),
+        action,
+        image: image.map(|image| image.display().to_string()),
+    }
 }
 
 fn list(context: &Context) -> Result<Devices> {
@@ -95,10 +145,6 @@ fn list(context: &Context) -> Result<Devices> {
     Ok(Devices {
         devices: devices.iter().map(views::device).collect(),
     })
-}
-
-fn remove(name: &str, context: &Context) -> Result<()> {
-    context.open()?.device_remove(name)
 }
 
 impl Report for DeviceChanged {

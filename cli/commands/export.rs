@@ -20,7 +20,8 @@ Every cluster is checked against its hash before it is written; holes stay holes
 
 Examples:
   still export web1@monday web1.raw
-  still export web1@monday - | zstd > web1.raw.zst")]
+  still export web1@monday - | zstd > web1.raw.zst
+  still export --vm-state web1@paused ram.bin")]
 pub struct Arguments {
     /// Device, or snapshot of a device
     #[arg(value_name = "D[@SNAP]")]
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Snapshots to put into the image itself: all or names; raw images hold none
     #[arg(long, value_name = "all|NAME,...", value_delimiter = ',')]
     snapshots: Vec<String>,
+    /// Write the snapshot's saved VM state instead of its disk
+    #[arg(long)]
+    vm_state: bool,
 }
 
 /// Exports.
@@ -57,20 +61,24 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     }
     let _line = context.watch("export");
     if to_stdout {
-        stream(&arguments.target, context)?;
+        let mut out = std::io::stdout().lock();
+        export(arguments, Output::Stream(&mut out), context)?;
         return Ok(Answer::Raw(Vec::new()));
     }
-    call(&arguments.target, &arguments.file, context).map(Answer::of)
+    call(arguments, context).map(Answer::of)
 }
 
-fn call(target: &str, file: &Path, context: &Context) -> Result<Exported> {
+fn call(arguments: &Arguments, context: &Context) -> Result<Exported> {
     let since = Instant::now();
-    let done = context
-        .open()?
-        .export(target, Output::File(file), &context.progress)?;
+    let done = export(arguments, Output::File(&arguments.file), context)?;
     Ok(Exported {
-        target: target.into(),
-        file: file.display().to_string(),
+        target: arguments.target.clone(),
+        part: if arguments.vm_state {
+            "vm_state"
+        } else {
+            "disk"
+        },
+        file: arguments.file.display().to_string(),
         format: "raw".into(),
         size_bytes: done.content.size,
         written_bytes: context.progress.bytes_done.load(Ordering::Relaxed),
@@ -78,12 +86,18 @@ fn call(target: &str, file: &Path, context: &Context) -> Result<Exported> {
     })
 }
 
-fn stream(target: &str, context: &Context) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    context
-        .open()?
-        .export(target, Output::Stream(&mut out), &context.progress)?;
-    Ok(())
+fn export(
+    arguments: &Arguments,
+    output: Output<'_>,
+    context: &Context,
+) -> Result<stillpoint_api::Exported> {
+    let system = context.open()?;
+    let (target, progress) = (&arguments.target, &context.progress);
+    if arguments.vm_state {
+        system.export_vm_state(target, output, progress)
+    } else {
+        system.export(target, output, progress)
+    }
 }
 
 impl Report for Exported {
@@ -107,6 +121,7 @@ mod tests {
     fn it_says_what_went_where() {
         let exported = Exported {
             target: "web1@monday".into(),
+            part: "disk",
             file: "web1.raw".into(),
             format: "raw".into(),
             size_bytes: 4 << 30,

@@ -15,7 +15,7 @@ use stillpoint_store::Result;
 Example:
   still find monday")]
 pub struct Arguments {
-    /// Name of the snapshot, name:N or id:N
+    /// Name of the snapshot, name:N, id:N or id:N,name:N
     #[arg(value_name = "SNAP")]
     snapshot: String,
 }
@@ -32,6 +32,7 @@ fn call(snapshot: &str, context: &Context) -> Result<Found> {
     let missing_on = system
         .devices()?
         .into_iter()
+        .filter(|d| d.image.is_some())
         .map(|d| d.name)
         .filter(|n| !has(n))
         .collect();

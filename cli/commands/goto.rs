@@ -22,7 +22,7 @@ Examples:
   still goto monday --device web1
   still goto --undo")]
 pub struct Arguments {
-    /// Snapshot to go to: name, name:N or id:N
+    /// Snapshot to go to: name, name:N, id:N or id:N,name:N
     #[arg(value_name = "SNAP", required_unless_present_any = ["finish", "undo"])]
     snapshot: Option<String>,
     /// Only this device; may be given again

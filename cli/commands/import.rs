@@ -41,10 +41,8 @@ pub struct Arguments {
 /// Imports.
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     only_raw("importing the image", &arguments.format)?;
-    if let [.., name] = arguments.snapshots.as_slice()
-        && name != "all"
-        && name != "none"
-    {
+    let all_or_none = |name: &&String| *name == "all" || *name == "none";
+    if let Some(name) = arguments.snapshots.iter().find(|name| !all_or_none(name)) {
         return Err(Error::new(ErrorKind::NotFound, "importing the image")
             .at(arguments.image.display())
             .detail(format!("a raw image has no snapshot {name}")));

@@ -11,6 +11,8 @@ use stillpoint_store::Result;
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+GROUP is the same for snapshots that one operation made; --json has it in full.
+
 Example:
   still list --device web1")]
 pub struct Arguments {
@@ -45,49 +47,50 @@ impl Report for Snapshots {
     }
 }
 
-/// Snapshots as a table; VM columns only where there is a VM's state.
+/// Characters of a group's uid that tell it from the others of a list.
+const GROUP_CHARS: usize = 8;
+
+/// Snapshots as a table; columns of the group and the VM only where there is one.
 pub fn table(snapshots: &[Snapshot]) -> String {
-    let common = [
+    let grouped = snapshots.iter().any(|s| s.group.is_some());
+    let mut columns = vec![
         ("DEVICE", Align::Left),
         ("ID", Align::Right),
         ("NAME", Align::Left),
         ("DATE (UTC)", Align::Left),
         ("SIZE", Align::Right),
     ];
-    let cells = |s: &Snapshot| {
-        let size = units::size(s.size_bytes);
-        [
-            s.device.clone(),
-            s.id.clone(),
-            s.name.clone(),
-            s.date.table(),
-            size,
-        ]
-    };
-    if snapshots
-        .iter()
-        .all(|s| s.vm_state_bytes == 0 && s.vm_clock_nsec == 0)
-    {
-        let mut table = Table::new(&common);
-        for s in snapshots {
-            table.row(&cells(s));
-        }
-        return table.text();
+    let has_vm = |s: &Snapshot| s.vm_state_bytes > 0 || s.vm_clock_nsec > 0;
+    let (vm, icount) = (
+        snapshots.iter().any(has_vm),
+        snapshots.iter().any(|s| s.icount.is_some()),
+    );
+    if vm {
+        columns.extend([("VM STATE", Align::Right), ("VM CLOCK", Align::Right)]);
     }
-    let vm = [("VM STATE", Align::Right), ("VM CLOCK", Align::Right)];
-    let mut table = Table::new(&[&common[..], &vm[..]].concat());
+    if icount {
+        columns.push(("ICOUNT", Align::Right));
+    }
+    if grouped {
+        columns.push(("GROUP", Align::Left));
+    }
+    let mut table = Table::new(&columns);
     for s in snapshots {
-        let [device, id, name, date, size] = cells(s);
-        let state = units::size(s.vm_state_bytes);
-        table.row(&[
-            device,
-            id,
-            name,
-            date,
-            size,
-            state,
-            time::vm_clock(s.vm_clock_nsec),
-        ]);
+        let size = units::size(s.size_bytes);
+        let (device, name) = (s.device.clone(), s.name.clone());
+        let mut cells = vec![device, s.id.clone(), name, s.date.table(), size];
+        if vm {
+            let state = units::size(s.vm_state_bytes);
+            cells.extend([state, time::vm_clock(s.vm_clock_nsec)]);
+        }
+        if icount {
+            cells.push(s.icount.map_or("-".into(), units::count));
+        }
+        if grouped {
+            let short = |group: &String| group.chars().take(GROUP_CHARS).collect();
+            cells.push(s.group.as_ref().map_or("-".into(), short));
+        }
+        table.row(&cells);
     }
     table.text()
 }
@@ -139,9 +142,30 @@ pub mod tests {
     }
 
     #[test]
+    fn instructions_stand_where_a_vm_counted_them() {
+        let mut counted = sample("b");
+        counted.icount = Some(77);
+        let text = table(&[sample("a"), counted]);
+        assert!(
+            text.contains("ICOUNT") && !text.contains("VM CLOCK"),
+            "{text}"
+        );
+        assert!(text.ends_with("  77\n") && text.contains("  -\n"), "{text}");
+    }
+
+    #[test]
     fn json_times_are_rfc_3339() {
         let json = serde_json::to_value(sample("a")).expect("it serialises");
         assert_eq!(json["date"], "2023-11-14T22:13:20.005Z");
         assert_eq!(json["icount"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn what_one_operation_made_is_seen_to_be_one_group() {
+        let mut grouped = sample("b");
+        grouped.group = Some("0123456789abcdef".into());
+        let text = table(&[sample("a"), grouped]);
+        assert!(text.contains("4.0 GiB  -\n"), "{text}");
+        assert!(text.ends_with("4.0 GiB  01234567\n"), "{text}");
     }
 }

@@ -6,6 +6,7 @@ pub mod delete;
 pub mod demo;
 pub mod device;
 pub mod diff;
+pub mod eras;
 pub mod export;
 pub mod find;
 pub mod gc;
@@ -14,6 +15,7 @@ pub mod import;
 pub mod init;
 pub mod list;
 pub mod man;
+pub mod qemu_img;
 pub mod rebuild_index;
 pub mod rescue;
 pub mod show;
@@ -45,6 +47,8 @@ pub fn run(command: Command, context: &Context) -> Result<Answer> {
         Command::Stats(arguments) => stats::run(&arguments, context),
         Command::RebuildIndex(arguments) => rebuild_index::run(arguments, context),
         Command::Rescue(arguments) => rescue::run(&arguments, context),
+        Command::QemuImg(verb) => qemu_img::run(&verb, context),
+        Command::Eras(arguments) => eras::run(&arguments, context),
         Command::Completions(arguments) => Ok(completions::run(&arguments)),
         Command::Man(arguments) => man::run(&arguments),
     }

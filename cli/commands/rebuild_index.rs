@@ -24,7 +24,7 @@ pub fn run(_arguments: Arguments, context: &Context) -> Result<Answer> {
 
 fn call(context: &Context) -> Result<Rebuilt> {
     let since = Instant::now();
-    let done = context.open()?.store().rebuild_index()?;
+    let done = context.open()?.store().rebuild_index(&context.progress)?;
     let seconds = since.elapsed().as_secs_f64();
     Ok(Rebuilt {
         packs: done.packs,

@@ -16,11 +16,12 @@ use stillpoint_store::ops::rescue::Saved;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Reads a store that will not open, and changes nothing in it. Exit code 4 when something could not be read.
+Snapshots that were deleted come back where their bytes are still there; their state is \"deleted\".
 
 Example:
   still rescue /mnt/usb/saved --store /srv/disks")]
 pub struct Arguments {
-    /// Folder to write the images to; made if it is missing
+    /// Folder to write the images to: empty, or made if it is missing
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
@@ -36,16 +37,28 @@ fn call(folder: &Path, context: &Context) -> Result<Rescued> {
     let rescued = stillpoint_api::rescue(&context.store, folder, &context.progress)?;
     let image = |saved: &Saved| RescuedImage {
         device: saved.device.clone().unwrap_or_default(),
-        snapshot: String::from_utf8_lossy(&saved.record.name).into_owned(),
+        snapshot: stillpoint_api::text(&saved.record.name),
+        part: if saved.vm_state { "vm_state" } else { "disk" },
         file: saved.path.display().to_string(),
-        size_bytes: saved.record.content.size,
+        size_bytes: size_of(saved),
         missing_bytes: saved.lost.iter().map(|r| r.end - r.start).sum(),
+        unlisted: saved.unlisted,
     };
+    let mut rescued = rescued;
+    rescued.saved.sort_by_cached_key(|s| {
+        let r = &s.record;
+        (s.device.clone(), r.date_sec, r.date_nsec, r.id.clone())
+    });
     Ok(Rescued {
         images: rescued.saved.iter().map(image).collect(),
         unreadable: rescued.damage,
         seconds: since.elapsed().as_secs_f64(),
     })
+}
+
+fn size_of(saved: &Saved) -> u64 {
+    let vm_state = saved.record.vm_state.filter(|_| saved.vm_state);
+    vm_state.unwrap_or(saved.record.content).size
 }
 
 impl Report for Rescued {
@@ -68,6 +81,7 @@ impl Report for Rescued {
             ("SNAPSHOT", Align::Left),
             ("SIZE", Align::Right),
             ("MISSING", Align::Right),
+            ("STATE", Align::Left),
             ("FILE", Align::Left),
         ]);
         for image in &self.images {
@@ -76,6 +90,7 @@ impl Report for Rescued {
                 image.snapshot.clone(),
                 units::size(image.size_bytes),
                 units::size(image.missing_bytes),
+                if image.unlisted { "deleted" } else { "listed" }.into(),
                 image.file.clone(),
             ]);
         }
@@ -98,9 +113,11 @@ mod tests {
         let image = |missing_bytes| RescuedImage {
             device: "web1".into(),
             snapshot: "monday".into(),
+            part: "disk",
             file: "web1@monday.raw".into(),
             size_bytes: 4096,
             missing_bytes,
+            unlisted: missing_bytes > 0,
         };
         let mut rescued = Rescued {
             images: vec![image(0)],
@@ -113,6 +130,9 @@ mod tests {
         rescued.unreadable.clear();
         rescued.images.push(image(4096));
         assert_eq!(rescued.exit(), Exit::Corrupt);
+        let text = rescued.text();
+        assert!(text.contains("0 B  listed   web1@"), "{text}");
+        assert!(text.contains("4.0 KiB  deleted  web1@"), "{text}");
         assert!(rescued.text().ends_with("wrote 2 images in 1.0 s\n"));
     }
 }

@@ -6,7 +6,9 @@ use crate::output::{Answer, Report, units};
 use crate::report::{Stats, TargetStats};
 use clap::Args;
 use std::collections::BTreeSet;
+use stillpoint_api::System;
 use stillpoint_store::Result;
+use stillpoint_store::id::Uid;
 
 /// Arguments of `stats`.
 #[derive(Debug, Args)]
@@ -15,7 +17,7 @@ Examples:
   still stats
   still stats web1@monday web1@tuesday")]
 pub struct Arguments {
-    /// Also say what deleting these would free, each alone and all together
+    /// Also say what these hold, and what deleting each alone and all together would free
     #[arg(value_name = "D[@SNAP]")]
     targets: Vec<String>,
 }
@@ -39,13 +41,12 @@ fn call(targets: &[String], context: &Context) -> Result<Stats> {
             target: target.clone(),
             size_bytes: content.size,
             data_bytes: system.store().extents(content)?.data,
-            freed_if_deleted_bytes: system.store().held_by(&own, &context.progress)?.would_free,
+            freed_if_deleted_bytes: freed_by(&system, &own, context)?,
         });
     }
     let freed = match named.as_slice() {
-        [] => None,
-        [one] => Some(one.freed_if_deleted_bytes),
-        _ => Some(system.store().held_by(&all, &context.progress)?.would_free),
+        [one] => one.freed_if_deleted_bytes,
+        _ => freed_by(&system, &all, context)?,
     };
     Ok(Stats {
         devices: totals.devices,
@@ -60,6 +61,15 @@ fn call(targets: &[String], context: &Context) -> Result<Stats> {
         targets: named,
         freed_if_deleted_bytes: freed,
     })
+}
+
+/// What the snapshots alone hold, as `delete --dry-run` says it: without what is dead anyway. A head is no snapshot.
+fn freed_by(system: &System, uids: &BTreeSet<Uid>, context: &Context) -> Result<Option<u64>> {
+    if uids.is_empty() {
+        return Ok(None);
+    }
+    let held = system.store().held_by(uids, &context.progress)?;
+    Ok(Some(held.would_free.saturating_sub(held.garbage)))
 }
 
 impl Report for Stats {
@@ -90,7 +100,9 @@ impl Report for Stats {
                 target.target.clone(),
                 units::size(target.size_bytes),
                 units::size(target.data_bytes),
-                units::size(target.freed_if_deleted_bytes),
+                target
+                    .freed_if_deleted_bytes
+                    .map_or("-".into(), units::size),
             ]);
         }
         text.push_str(&table.text());
@@ -149,8 +161,11 @@ mod tests {
             target: name.into(),
             size_bytes: 4 << 30,
             data_bytes: 1 << 30,
-            freed_if_deleted_bytes: 1 << 20,
+            freed_if_deleted_bytes: (name != "web1").then_some(1 << 20),
         };
+        let text = sample(vec![target("web1@a"), target("web1")]).text();
+        assert!(text.contains("1.0 GiB           1.0 MiB\n"), "{text}");
+        assert!(text.contains("1.0 GiB                 -\n"), "{text}");
         let text = sample(vec![target("web1@a"), target("web1@b")]).text();
         assert!(text.ends_with("all of them: 3.0 MiB freed\n"), "{text}");
     }

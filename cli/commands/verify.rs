@@ -9,7 +9,7 @@ use clap::Args;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use stillpoint_api::System;
+use stillpoint_api::{Part, System};
 use stillpoint_store::Result;
 
 /// Arguments of `verify`.
@@ -63,13 +63,20 @@ fn of_store(system: &System, context: &Context) -> Result<Verified> {
             || bad.uid.to_string(),
             |s| format!("{}@{}", s.device, s.name),
         );
-        damage.push(lost(target, bad.extents));
+        let parts = [("disk", bad.extents), ("vm_state", bad.vm_extents)];
+        let lost_of = |(part, extents)| lost(target.clone(), part, extents);
+        damage.extend(
+            parts
+                .into_iter()
+                .filter(|(_, e)| !e.is_empty())
+                .map(lost_of),
+        );
     }
     let devices = system.devices()?;
     for bad in report.bad_contents {
         let device = devices.iter().find(|d| d.uid == bad.device);
         let target = device.map_or_else(|| bad.device.to_string(), |d| d.name.clone());
-        damage.push(lost(target, bad.extents));
+        damage.push(lost(target, "disk", bad.extents));
     }
     Ok(Verified {
         checked: report.snapshots,
@@ -85,14 +92,21 @@ fn of_targets(system: &System, targets: &[String], context: &Context) -> Result<
     let size = u64::from(system.store().geometry().cluster_bytes);
     let mut damage = Vec::new();
     for target in targets {
-        let content = system.resolve(target)?.0;
-        let bad = system.store().check_disk(content, &context.progress)?;
-        if !bad.is_empty() {
-            let extents = bad
-                .iter()
-                .map(|d| d.cluster * size..(d.cluster + 1) * size)
-                .collect();
-            damage.push(lost(target.clone(), extents));
+        let (content, snapshot) = system.resolve(target)?;
+        let mut parts = vec![("disk", content)];
+        if let Some(snapshot) = snapshot.filter(|s| s.vm_state_size > 0) {
+            parts.push((
+                "vm_state",
+                system.content_of_uid(snapshot.uid, Part::VmState)?,
+            ));
+        }
+        for (part, content) in parts {
+            let bad = system.store().check_disk(content, &context.progress)?;
+            if !bad.is_empty() {
+                let clusters = bad.iter().map(|d| d.cluster).collect();
+                let extents = merged(clusters, size, content.size);
+                damage.push(lost(target.clone(), part, extents));
+            }
         }
     }
     let read_bytes = context.progress.bytes_done.load(Ordering::Relaxed);
@@ -107,15 +121,34 @@ fn of_targets(system: &System, targets: &[String], context: &Context) -> Result<
     })
 }
 
-fn lost(target: String, extents: Vec<Range<u64>>) -> Damage {
+/// The clusters as ranges of bytes of a disk, in order, none touching the next.
+fn merged(mut clusters: Vec<u64>, size: u64, disk_bytes: u64) -> Vec<Range<u64>> {
+    clusters.sort_unstable();
+    let mut extents: Vec<Range<u64>> = Vec::new();
+    for cluster in clusters {
+        let range = cluster * size..((cluster + 1) * size).min(disk_bytes);
+        match extents.last_mut() {
+            Some(last) if last.end >= range.start => last.end = range.end,
+            _ => extents.push(range),
+        }
+    }
+    extents
+}
+
+fn lost(target: String, part: &'static str, extents: Vec<Range<u64>>) -> Damage {
     let touched = |e: Range<u64>| Touched {
         target: target.clone(),
+        part,
         start: e.start,
         length: e.end - e.start,
     };
     let touches = extents.into_iter().map(touched).collect();
+    let place = match part {
+        "vm_state" => format!("{target}, VM state"),
+        _ => target,
+    };
     Damage {
-        place: target,
+        place,
         offset: None,
         why: "no good copy of some clusters is left".into(),
         touches,
@@ -177,6 +210,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn neighbours_that_are_lost_are_one_extent() {
+        assert_eq!(
+            merged(vec![9, 3, 1, 2], 4096, 40_000),
+            [4096..16384, 36864..40_000]
+        );
+    }
+
+    #[test]
     fn damage_is_named_with_what_it_touches_and_ends_with_4() {
         let mut verified = Verified {
             checked: 2,
@@ -192,6 +233,7 @@ mod tests {
         );
         assert_eq!(verified.exit(), Exit::Done);
         let touched = Touched {
+            part: "disk",
             target: "web1@a".into(),
             start: 16384,
             length: 4096,

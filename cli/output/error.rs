@@ -23,6 +23,12 @@ pub fn print(error: &Error, context: &Context) -> Exit {
     exit::of(error)
 }
 
+/// Prints an error on stderr that came before any option was read.
+pub fn bare(error: &Error) -> Exit {
+    let _ = write!(std::io::stderr(), "{}", text(error));
+    exit::of(error)
+}
+
 /// Whether a reader of a pipe has gone away.
 pub fn is_broken_pipe(error: &Error) -> bool {
     let cause = error

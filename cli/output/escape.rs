@@ -1,7 +1,5 @@
 //! Names come from images and from other people: what could steer a terminal is shown, not sent.
 
-use std::fmt::Write;
-
 /// `text` with control characters and the marks that turn the direction of writing escaped. A backslash stays as it is:
 /// this is for reading, JSON is for programs.
 pub fn escape(text: &str) -> String {
@@ -11,23 +9,6 @@ pub fn escape(text: &str) -> String {
             out.extend(c.escape_default());
         } else {
             out.push(c);
-        }
-    }
-    out
-}
-
-/// A name that is bytes, as text: where it is not UTF-8, bytes as `\xNN`.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for the engine's names, which are bytes")
-)]
-pub fn bytes_to_text(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "\\x{byte:02x}");
         }
     }
     out
@@ -49,10 +30,5 @@ mod tests {
         );
         assert_eq!(escape("x\u{202e}gpj"), "x\\u{202e}gpj");
         assert_eq!(escape("Grüße 日本 C:\\disk"), "Grüße 日本 C:\\disk");
-    }
-
-    #[test]
-    fn odd_bytes_are_spelled_out() {
-        assert_eq!(bytes_to_text(b"ok\xff\xfe-\xc3\xa9"), "ok\\xff\\xfe-é");
     }
 }

@@ -59,6 +59,15 @@ pub enum Answer {
     Report(Box<dyn AnyReport>),
     /// Bytes for stdout as they are; none when the verb has written there itself.
     Raw(Vec<u8>),
+    /// What another program would have printed, and how it would have ended.
+    Program {
+        /// Standard output.
+        out: Vec<u8>,
+        /// Standard error.
+        err: Vec<u8>,
+        /// Exit code.
+        exit: Exit,
+    },
 }
 
 impl Answer {
@@ -68,30 +77,48 @@ impl Answer {
     }
 }
 
-/// Prints the answer as the context wants it.
-pub fn print(answer: &Answer, context: &Context) -> io::Result<Exit> {
-    let mut out = io::stdout().lock();
-    match answer {
-        Answer::Raw(bytes) => {
-            out.write_all(bytes)?;
-            out.flush()?;
-            Ok(Exit::Done)
+/// Prints the answer as the context wants it. Bad news end the process with their own code, whatever became of the output:
+/// `still verify | head -1` has found what it has found.
+pub fn print(answer: &Answer, context: &Context) -> Exit {
+    let own = match answer {
+        Answer::Raw(_) => Exit::Done,
+        Answer::Program { exit, .. } => *exit,
+        Answer::Report(report) => report.exit(),
+    };
+    match (write(answer, context), own) {
+        (Err(error), Exit::Done) => stdout_failed(&error),
+        (Err(error), _) => {
+            stdout_failed(&error);
+            own
         }
-        Answer::Report(report) => {
-            if context.json {
-                serde_json::to_writer_pretty(&mut out, &report.json()?)?;
-                writeln!(out)?;
-            } else if report.is_answer() || !context.quiet {
-                out.write_all(report.text().as_bytes())?;
-            }
-            out.flush()?;
-            Ok(report.exit())
-        }
+        (Ok(()), _) => own,
     }
 }
 
+fn write(answer: &Answer, context: &Context) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match answer {
+        Answer::Raw(bytes) => out.write_all(bytes)?,
+        Answer::Program { out: text, err, .. } => {
+            out.write_all(text)?;
+            out.flush()?;
+            // An error that cannot be printed still ends the process with its code.
+            let _ = io::stderr().write_all(err);
+        }
+        Answer::Report(report) if context.json => {
+            serde_json::to_writer_pretty(&mut out, &report.json()?)?;
+            writeln!(out)?;
+        }
+        Answer::Report(report) if report.is_answer() || !context.quiet => {
+            out.write_all(report.text().as_bytes())?;
+        }
+        Answer::Report(_) => {}
+    }
+    out.flush()
+}
+
 /// Standard output failed. A reader that has seen enough (`still list | head -1`) is no failure.
-pub fn stdout_failed(error: &io::Error) -> Exit {
+fn stdout_failed(error: &io::Error) -> Exit {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Exit::Done;
     }

@@ -28,8 +28,8 @@ impl Table {
     }
 
     /// Adds a row; control characters are shown escaped.
-    pub fn row<const N: usize>(&mut self, cells: &[String; N]) {
-        debug_assert_eq!(N, self.columns.len());
+    pub fn row(&mut self, cells: &[String]) {
+        debug_assert_eq!(cells.len(), self.columns.len());
         self.rows
             .push(cells.iter().map(|cell| escape(cell)).collect());
     }

@@ -1,6 +1,7 @@
 //! Points in time: UTC, RFC 3339 in JSON.
 
 use serde::{Serialize, Serializer};
+use stillpoint_api::civil;
 
 /// Seconds and nanoseconds since 1970, as snapshot records hold them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,28 +29,11 @@ impl Time {
     }
 
     fn split(self) -> (String, String) {
-        let (year, month, day) = civil(self.sec / 86400);
+        let (year, month, day) = civil((self.sec / 86400).cast_signed());
         let (hour, minute) = (self.sec / 3600 % 24, self.sec / 60 % 60);
         let date = format!("{year:04}-{month:02}-{day:02}");
         (date, format!("{hour:02}:{minute:02}:{:02}", self.sec % 60))
     }
-}
-
-/// Year, month and day of a day counted from 1970. Years begin in March here, so that the leap day is a year's last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // from 0000-03-01
-    let era = days / 146_097; // 400 years
-    let of_era = days % 146_097;
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 impl Serialize for Time {

@@ -65,7 +65,7 @@ impl Model {
             date_nsec: 7,
             vm_clock_nsec: 1 << (40 + n),
             vm_state_size: self.vm[n - 1].len() as u64 * CELL,
-            icount: (n % 2 == 0).then_some(n as u64),
+            icount: n.is_multiple_of(2).then_some(n as u64),
             disk_size: Some(self.size(n)),
             unknown_extra: vec![9; n % 3],
         };

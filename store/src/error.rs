@@ -23,6 +23,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Somebody else holds it, or it changed meanwhile; later may work.
     Busy,
+    /// What is there forbids it: something else must be done first, which the hint names. Waiting does not help.
+    Refused,
     /// The caller's input cannot be meant.
     InvalidInput,
     /// A newer format, or something that this version does not do.
@@ -94,6 +96,13 @@ impl Error {
     #[must_use]
     pub fn at(mut self, path: impl fmt::Display) -> Self {
         self.0.path.get_or_insert_with(|| path.to_string());
+        self
+    }
+
+    /// Says whose it is, before all else.
+    #[must_use]
+    pub fn of(mut self, whose: impl fmt::Display) -> Self {
+        self.0.doing = format!("{whose}: {}", self.0.doing).into();
         self
     }
 

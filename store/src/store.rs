@@ -156,6 +156,11 @@ impl Store {
         self.world.now()
     }
 
+    /// A line for the user.
+    pub fn say(&self, line: &str) {
+        (self.say)(line);
+    }
+
     /// A fresh random name.
     pub fn new_uid(&self) -> Uid {
         Uid(self.world.random())

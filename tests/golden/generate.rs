@@ -163,6 +163,7 @@ fn fill(system: &System, disk: &SimDisk) {
             name: Some(name.into()),
             devices: devices.iter().map(ToString::to_string).collect(),
             changed: None,
+            ..Create::default()
         };
         system.create(&create, &progress).expect("it can be made");
     };

@@ -277,7 +277,12 @@ pub fn seed() -> u64 {
 
 /// The points from 1 to `n` to visit: all, or about `limit` spread evenly from a seeded start.
 pub fn points(n: u64, limit: u64) -> Vec<u64> {
+    points_of_pairs(n, limit, u64::MAX)
+}
+
+/// The same where each is paired with others, so that even a full run visits only about `most`.
+pub fn points_of_pairs(n: u64, limit: u64, most: u64) -> Vec<u64> {
     let full = std::env::var("STILL_ROUNDS").is_ok_and(|rounds| rounds == "full");
-    let stride = if full { 1 } else { n.div_ceil(limit).max(1) };
+    let stride = n.div_ceil(if full { most } else { limit }).max(1);
     (1 + seed() % stride..=n).step_by(stride as usize).collect()
 }

@@ -162,7 +162,7 @@ fn resume(
         let system = doing(copy.open(), "opening with a goto cut off")?;
         for name in marked {
             let create = Step::Create("refused", &[]).run(&copy, &system, wanted);
-            let refused = create.is_err_and(|e| e.kind() == ErrorKind::Busy);
+            let refused = create.is_err_and(|e| e.kind() == ErrorKind::Refused);
             ensure(refused, || {
                 format!("device {name} is marked, and still used")
             })?;

@@ -1,6 +1,6 @@
 //! Two writers on one store: the operations of one run in the middle of an operation of the other.
 
-use crate::bench::{Machine, alone, points, seed, small};
+use crate::bench::{Machine, alone, points, points_of_pairs, seed, small};
 use crate::check::check;
 use crate::steps::{Expect, Step, history, prepared};
 use crate::watch::{Watch, Watched};
@@ -147,10 +147,10 @@ fn meet(name: &str, before: &[Step], first: &Step, others: &[Step], excused: &[E
             }
             check(machine, &ran.allowed(), at).unwrap_or_else(|e| panic!("{place}: {e}"));
         }
-        for at in points(ran.calls, 5) {
+        for at in points_of_pairs(ran.calls, 5, 20) {
             let (machine, _) = two(template.copy(), &from, first, others, at);
             let calls = machine.disk.calls();
-            for k in points(calls, 12) {
+            for k in points_of_pairs(calls, 12, 60) {
                 let machine = template.copy();
                 machine.disk.crash_at(k);
                 let (machine, ran) = two(machine, &from, first, others, at);
@@ -209,7 +209,7 @@ fn two_gcs_meet() {
 
 #[test]
 fn going_to_a_snapshot_that_is_being_deleted() {
-    let excused = [ErrorKind::Busy, ErrorKind::NotFound];
+    let excused = [ErrorKind::Busy, ErrorKind::Refused, ErrorKind::NotFound];
     meet(
         "goto and gc",
         &history(),

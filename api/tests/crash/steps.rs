@@ -61,6 +61,7 @@ impl Step {
                     name: Some(name.into()),
                     devices: names(devices),
                     changed: None,
+                    ..Create::default()
                 };
                 system.create(&create, &progress).map(drop)
             }

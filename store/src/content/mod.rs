@@ -2,6 +2,7 @@
 //! the index is asked only for hints.
 
 pub mod fetch;
+pub mod frames;
 pub mod nodes;
 pub mod resolve;
 pub mod suspects;

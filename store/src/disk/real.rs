@@ -75,6 +75,19 @@ fn openable(path: &Path, kind: FileKind) -> Result<()> {
     Err(Error::invalid("opening", what).at(path.display()))
 }
 
+impl RealDisk {
+    /// A file that somebody else opened for reading and writing, one without a name for example. `name` is for messages.
+    pub fn adopt(file: File, name: &Path) -> Box<dyn DiskFile> {
+        Box::new(RealFile {
+            file,
+            path: name.to_owned(),
+            kind: FileKind::File,
+            spare_cache: AtomicBool::new(false),
+            locked: AtomicBool::new(false),
+        })
+    }
+}
+
 impl RealFile {
     fn open(path: &Path, mode: OpenMode) -> Result<Self> {
         let failed = at("opening", path);

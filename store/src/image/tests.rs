@@ -308,3 +308,21 @@ fn a_lock_ends_with_its_owner_even_where_copies_of_the_file_live_on() -> Result<
     drop((copy, other_copy));
     Ok(())
 }
+
+#[test]
+fn an_image_that_this_user_may_not_open_is_told_with_what_to_do() {
+    for (access, words) in [
+        (Access::Read, "may not read it"),
+        (Access::Write, "may not write it"),
+    ] {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = super::explain(Error::io("opening", denied).at("a.raw"), access);
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(
+            error
+                .what_next()
+                .is_some_and(|hint| hint.contains("permissions"))
+        );
+    }
+}

@@ -390,15 +390,34 @@ fn unclear(seq: Sequence, cause: Option<Error>) -> Error {
 }
 
 fn refused(entry: &Entry, why: Invalid) -> Error {
-    let doing = match why {
-        Invalid::SessionNotOpen(_) => "the session was ended by somebody else while working",
-        _ => "the store changed meanwhile",
+    let (kind, doing, hint) = match why {
+        Invalid::SessionNotOpen(_) => (
+            ErrorKind::Busy,
+            "the session was ended by somebody else while working",
+            "nothing was changed; try again",
+        ),
+        // No other moment makes these valid.
+        Invalid::Malformed(_) => (
+            ErrorKind::InvalidInput,
+            "the format cannot hold it",
+            "nothing was changed",
+        ),
+        Invalid::HasSnapshots(_) | Invalid::DeviceInGoto(_) => (
+            ErrorKind::Refused,
+            "the store changed meanwhile",
+            "nothing was changed; `still device list` shows the device's state",
+        ),
+        _ => (
+            ErrorKind::Busy,
+            "the store changed meanwhile",
+            "nothing was changed; try again",
+        ),
     };
     Error::new(
-        ErrorKind::Busy,
+        kind,
         format!("committing to the log ({doing}, session {})", entry.session),
     )
     .detail(why.to_string())
     .source(why)
-    .hint("nothing was changed; try again")
+    .hint(hint)
 }

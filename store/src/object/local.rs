@@ -418,7 +418,7 @@ fn no_store(error: Error, root: &Path) -> Error {
     Error::new(ErrorKind::NotFound, "opening the store")
         .at(root.display())
         .detail("there is no such folder")
-        .hint("name the store's folder, or make a new store there")
+        .hint("name the store's folder, or make a new store with `still init`")
 }
 
 /// Refuses a folder that holds anything but the beginnings of a store.

@@ -33,6 +33,8 @@ use std::sync::Arc;
 pub struct Saved {
     /// What it is.
     pub record: SnapshotRecord,
+    /// It is the snapshot's VM state, not its disk.
+    pub vm_state: bool,
     /// Its device's name, where it is known.
     pub device: Option<String>,
     /// Where it was written.
@@ -63,7 +65,7 @@ struct Heap<'a> {
 }
 
 /// Writes every snapshot that can be found into `out`, a folder that is empty or not there yet, as
-/// `<device>/<id>-<name>.raw`. Nothing in the store is changed.
+/// `<device>/<id>-<name>.raw`, its VM state beside it as `.vmstate`. Nothing in the store is changed.
 pub fn rescue(
     objects: &dyn Objects,
     disk: &dyn Disk,
@@ -91,16 +93,21 @@ pub fn rescue(
     for (uid, record) in &salvaged.records {
         progress.check()?;
         let device = salvaged.devices.get(&record.device).cloned();
-        let path = unused(out, device.as_deref(), record, &mut taken);
-        let lost = heap.write(record.content, disk, &path, progress)?;
         let unlisted = !salvaged.listed.contains(uid);
-        rescued.saved.push(Saved {
-            record: record.clone(),
-            device,
-            path,
-            lost,
-            unlisted,
-        });
+        let parts = [(false, Some(record.content)), (true, record.vm_state)];
+        for (vm_state, content) in parts {
+            let Some(content) = content else { continue };
+            let path = unused(out, device.as_deref(), record, vm_state, &mut taken);
+            let lost = heap.write(content, disk, &path, progress)?;
+            rescued.saved.push(Saved {
+                record: record.clone(),
+                vm_state,
+                device: device.clone(),
+                path,
+                lost,
+                unlisted,
+            });
+        }
     }
     Ok(rescued)
 }
@@ -307,6 +314,7 @@ fn unused(
     out: &Path,
     device: Option<&str>,
     record: &SnapshotRecord,
+    vm_state: bool,
     taken: &mut BTreeMap<PathBuf, Uid>,
 ) -> PathBuf {
     let folder = tame(
@@ -315,11 +323,12 @@ fn unused(
             .as_bytes(),
     );
     let stem = format!("{}-{}", tame(&record.id), tame(&record.name));
-    let mut path = out.join(&folder).join(format!("{stem}.raw"));
+    let kind = if vm_state { "vmstate" } else { "raw" };
+    let mut path = out.join(&folder).join(format!("{stem}.{kind}"));
     let mut n = 1;
     while taken.contains_key(&path) {
         n += 1;
-        path = out.join(&folder).join(format!("{stem}.{n}.raw"));
+        path = out.join(&folder).join(format!("{stem}.{n}.{kind}"));
     }
     taken.insert(path.clone(), record.uid);
     path

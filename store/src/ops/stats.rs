@@ -4,6 +4,7 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::format::entry::{Content, PackKind};
 use crate::format::manifest::Child;
+use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, Uid};
 use crate::manifest::walk::{Piece, Walker};
 use crate::ops::gc::plan::dead_bytes;
@@ -19,7 +20,7 @@ pub struct Totals {
     pub devices: u64,
     /// Snapshots.
     pub snapshots: u64,
-    /// Sizes of all disks in all snapshots.
+    /// Sizes of all disks in all snapshots, and of their VM states.
     pub disk_bytes: u64,
     /// Data of all snapshots, each counted alone: neither holes nor zeros.
     pub data_bytes: u64,
@@ -65,7 +66,8 @@ impl Store {
         };
         for snapshot in catalog.snapshots() {
             totals.snapshots += 1;
-            totals.disk_bytes += snapshot.record.content.size;
+            let contents = contents_of(&snapshot.record);
+            totals.disk_bytes += contents.map(|c| c.size).sum::<u64>();
         }
         totals.data_bytes = self.data_bytes(catalog, progress)?;
         let marks = self.mark_sound(catalog, progress)?;
@@ -99,13 +101,14 @@ impl Store {
         let mut total = 0;
         for snapshot in catalog.snapshots() {
             progress.check()?;
-            let content = snapshot.record.content;
-            let data = match known.get(&content.root) {
-                Some(data) => *data,
-                None => self.extents(content)?.data,
-            };
-            known.insert(content.root, data);
-            total += data;
+            for content in contents_of(&snapshot.record) {
+                let data = match known.get(&content.root) {
+                    Some(data) => *data,
+                    None => self.extents(content)?.data,
+                };
+                known.insert(content.root, data);
+                total += data;
+            }
         }
         Ok(total)
     }
@@ -125,6 +128,11 @@ impl Store {
         }
         Ok(extents)
     }
+}
+
+/// The disk, and the VM state if there is one.
+fn contents_of(record: &SnapshotRecord) -> impl Iterator<Item = Content> {
+    std::iter::once(record.content).chain(record.vm_state)
 }
 
 /// Bytes of a disk by what they are.

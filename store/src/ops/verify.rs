@@ -75,6 +75,8 @@ pub struct BadSnapshot {
     pub uid: Uid,
     /// Ranges of bytes of the disk.
     pub extents: Vec<std::ops::Range<u64>>,
+    /// Likewise of its VM state.
+    pub vm_extents: Vec<std::ops::Range<u64>>,
 }
 
 /// Contents that are no snapshot's, and what cannot be had of them.
@@ -292,17 +294,19 @@ impl Store {
         };
         for snapshot in catalog.snapshots() {
             let uid = snapshot.record.uid;
-            let contents = [Some(snapshot.record.content), snapshot.record.vm_state];
-            let mut extents: Vec<_> = contents
-                .into_iter()
-                .flatten()
+            let extents = extents_of(snapshot.record.content);
+            let vm_extents = snapshot
+                .record
+                .vm_state
                 .map(&mut extents_of)
-                .collect();
-            // Of the VM state no range is told: it is lost as a whole.
-            let extents = extents.drain(..).find(|e| !e.is_empty());
-            report
-                .bad_snapshots
-                .extend(extents.map(|extents| BadSnapshot { uid, extents }));
+                .unwrap_or_default();
+            if !extents.is_empty() || !vm_extents.is_empty() {
+                report.bad_snapshots.push(BadSnapshot {
+                    uid,
+                    extents,
+                    vm_extents,
+                });
+            }
         }
         let heads = catalog.devices().filter_map(|d| Some((d.uid, d.head?)));
         let gotos = catalog.gotos().flat_map(|g| &g.devices);

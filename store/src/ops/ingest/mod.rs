@@ -9,6 +9,7 @@
 //! Several inputs share one stream of batches, so that a group costs what one disk with all its bytes would.
 
 mod changed;
+mod commit;
 mod decide;
 mod feed;
 mod parents;

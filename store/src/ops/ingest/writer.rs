@@ -1,26 +1,25 @@
-//! The writing side of an operation: packs filled, made durable in the background, published as they go, and at last the
-//! one entry that makes it all count.
+//! The writing side of an operation: packs filled and made durable in the background; `commit` publishes them as they go,
+//! and puts the one entry that makes it all count.
 //!
 //! ORDER: a pack's bytes, then its name, then the entry that publishes it, then the index. The session is opened before
 //! its first pack is put; an operation that stores nothing has no session and is one entry in all.
 
 use super::decide::{Encoder, Frame};
 use super::parents::ParentNodes;
-use crate::catalog::{Catalog, Invalid};
 use crate::codec::{EncodedFrame, FrameCodec, encode_frame};
 use crate::content::nodes::Nodes;
 use crate::content::suspects::{Distrusted, Suspects};
-use crate::content::tables::Tables;
+use crate::content::tables::{BLOCKS_MAX, Tables};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Op, PackKind, PackRecord, SessionKind};
 use crate::format::envelope::{self, EnvelopeKind};
 use crate::format::pack::FRAME_ITEMS_MAX;
 use crate::format::snapshot::SnapshotRecord;
 use crate::geometry::{Compression, Geometry};
-use crate::id::{Hash, PackName, Sequence};
+use crate::id::{Hash, PackName};
+use crate::index::Places;
 use crate::index::keeper::Keeper;
-use crate::index::{Places, key_of};
-use crate::log::{Durability, Session, invalid};
+use crate::log::Session;
 use crate::object::{Objects, Purse, Put};
 use crate::pack::writer::{PackBuilder, SealedPack};
 use crate::store::Store;
@@ -33,39 +32,39 @@ pub(crate) const NODE_FRAME_BYTES: usize = 64 << 10;
 
 /// Adds to a store; see the module.
 pub struct Writer<'a> {
-    store: &'a Store,
-    purse: Purse,
-    kind: SessionKind,
-    session: Option<Session>,
-    packs_begun: u32,
-    clusters: Option<PackBuilder>,
-    nodes_pack: Option<PackBuilder>,
-    nodes_frame: Vec<(Hash, Vec<u8>)>,
-    nodes_frame_bytes: usize,
-    flights: VecDeque<JoinHandle<Result<Landed>>>,
-    landed: Vec<Landed>,
+    pub(super) store: &'a Store,
+    pub(super) purse: Purse,
+    pub(super) kind: SessionKind,
+    pub(super) session: Option<Session>,
+    pub(super) packs_begun: u32,
+    pub(super) clusters: Option<PackBuilder>,
+    pub(super) nodes_pack: Option<PackBuilder>,
+    pub(super) nodes_frame: Vec<(Hash, Vec<u8>)>,
+    pub(super) nodes_frame_bytes: usize,
+    pub(super) flights: VecDeque<JoinHandle<Result<Landed>>>,
+    pub(super) landed: Vec<Landed>,
     /// Hashes that this writer has stored and not yet published.
-    fresh: HashSet<Hash>,
-    relied: Relied,
-    tables: Tables,
-    distrusted: Distrusted,
-    nodes: Arc<Nodes<'a>>,
-    parents: Arc<ParentNodes<'a>>,
-    codec: FrameCodec,
+    pub(super) fresh: HashSet<Hash>,
+    pub(super) relied: Relied,
+    pub(super) tables: Tables,
+    pub(super) distrusted: Distrusted,
+    pub(super) nodes: Arc<Nodes<'a>>,
+    pub(super) parents: Arc<ParentNodes<'a>>,
+    pub(super) codec: FrameCodec,
 }
 
 /// What belongs to others and must still be there when the entry is put.
 #[derive(Clone, Default)]
 pub(super) struct Relied {
-    packs: BTreeSet<PackName>,
-    roots: BTreeSet<Hash>,
+    pub(super) packs: BTreeSet<PackName>,
+    pub(super) roots: BTreeSet<Hash>,
 }
 
 /// A durable pack that is not published yet.
-struct Landed {
-    name: PackName,
-    record: PackRecord,
-    entries: Vec<(Hash, u32)>,
+pub(super) struct Landed {
+    pub(super) name: PackName,
+    pub(super) record: PackRecord,
+    pub(super) entries: Vec<(Hash, u32)>,
 }
 
 impl<'a> Writer<'a> {
@@ -94,7 +93,7 @@ impl<'a> Writer<'a> {
             fresh: HashSet::new(),
             relied: Relied::default(),
             distrusted: suspects.hashes(&*store.objects, &catalog),
-            tables: Tables::new(store.objects.clone(), catalog, suspects),
+            tables: Tables::new(store.objects.clone(), catalog, suspects, BLOCKS_MAX),
             parents: Arc::new(ParentNodes::new(nodes.clone())),
             nodes,
             codec: FrameCodec::new(store.geometry().compression),
@@ -193,7 +192,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn end_nodes_frame(&mut self) -> Result<()> {
+    pub(super) fn end_nodes_frame(&mut self) -> Result<()> {
         let nodes = std::mem::take(&mut self.nodes_frame);
         self.nodes_frame_bytes = 0;
         if nodes.is_empty() {
@@ -293,7 +292,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn land(&mut self) -> Result<()> {
+    pub(super) fn land(&mut self) -> Result<()> {
         let Some(flight) = self.flights.pop_front() else {
             return Ok(());
         };
@@ -313,205 +312,6 @@ impl<'a> Writer<'a> {
             self.land()?;
         }
         Ok(())
-    }
-
-    /// Publishes the packs that are durable and indexes them, so that others find what is in them.
-    pub fn publish(&mut self) -> Result<()> {
-        let Some(session) = &mut self.session else {
-            return Ok(());
-        };
-        if self.landed.is_empty() {
-            return Ok(());
-        }
-        let packs: Vec<PackRecord> = self.landed.iter().map(|p| p.record).collect();
-        let catalog = self
-            .store
-            .log
-            .commit(session, self.purse, Durability::Later, &mut |_| {
-                Ok(vec![Op::Publish {
-                    packs: packs.clone(),
-                }])
-            })?;
-        self.published(&catalog)
-    }
-
-    fn published(&mut self, catalog: &Arc<Catalog>) -> Result<()> {
-        for pack in std::mem::take(&mut self.landed) {
-            let Some(number) = catalog.pack(&pack.name).map(|p| p.number) else {
-                continue;
-            };
-            for (hash, _) in &pack.entries {
-                self.fresh.remove(hash);
-            }
-            let mut places: Vec<_> = pack.entries.iter().map(|(h, e)| (key_of(h), *e)).collect();
-            places.sort_unstable();
-            self.store.keeper.insert_pack(number, &pack.name, &places);
-        }
-        self.tables.follow(catalog.clone());
-        self.nodes.follow(catalog)
-    }
-
-    /// Puts a copy of a snapshot's record beside the nodes, for `rescue`. Does nothing when nothing else is stored.
-    pub fn store_record(&mut self, record: &SnapshotRecord) -> Result<()> {
-        if self.session.is_none() && self.nodes_frame.is_empty() {
-            return Ok(());
-        }
-        let bytes = record_copy(record);
-        let hash = Hash::of(&bytes);
-        self.store_node(hash, bytes)
-    }
-
-    /// Commits: the rest of the packs, what was relied on, and the ops of `plan` in one entry, which is durable when this
-    /// returns. `plan` is asked again for each state that the entry is tried on.
-    ///
-    /// Fails with `Busy` when what was relied on has gone meanwhile: then `forget` and ingest again.
-    pub fn finish(
-        &mut self,
-        plan: &mut dyn FnMut(&Catalog) -> Result<Vec<Op>>,
-    ) -> Result<Arc<Catalog>> {
-        self.flush()?;
-        let mut first = Vec::new();
-        if !self.landed.is_empty() {
-            first.push(Op::Publish {
-                packs: self.landed.iter().map(|p| p.record).collect(),
-            });
-        }
-        if !self.relied.packs.is_empty() || !self.relied.roots.is_empty() {
-            let packs = self.relied.packs.iter().copied().collect();
-            first.push(Op::Rely {
-                packs,
-                roots: self.relied.roots.iter().copied().collect(),
-            });
-        }
-        let Some(mut session) = self.session.take() else {
-            return self
-                .store
-                .log
-                .commit_alone(self.kind, self.purse, &mut |catalog, _| {
-                    Ok([first.clone(), plan(catalog)?].concat())
-                });
-        };
-        let committed =
-            self.store
-                .log
-                .commit(&mut session, self.purse, Durability::Now, &mut |catalog| {
-                    Ok([first.clone(), plan(catalog)?, vec![Op::Close]].concat())
-                });
-        match committed {
-            Ok(catalog) => {
-                self.store.log.ended(session);
-                self.published(&catalog)?;
-                Ok(catalog)
-            }
-            Err(e) => {
-                self.session = Some(session);
-                Err(e)
-            }
-        }
-    }
-
-    /// What this writer last saw.
-    pub fn catalog(&self) -> Arc<Catalog> {
-        self.store.log.current()
-    }
-
-    /// Replaces packs: what was stored since the last time becomes live, `dropped` stop to be, in one durable entry.
-    pub fn compact(
-        &mut self,
-        base: Sequence,
-        dropped: &[PackName],
-        kept: Vec<PackName>,
-    ) -> Result<()> {
-        self.flush()?;
-        let new = self.landed.iter().map(|p| p.record).collect();
-        let op = Op::Compact {
-            base,
-            new,
-            dropped: dropped.to_vec(),
-            kept,
-        };
-        let Some(session) = &mut self.session else {
-            let mut plan = |_: &Catalog, _| Ok(vec![op.clone()]);
-            return self
-                .store
-                .log
-                .commit_alone(self.kind, self.purse, &mut plan)
-                .map(|_| ());
-        };
-        let plan = &mut |_: &Catalog| Ok(vec![op.clone()]);
-        let catalog = self
-            .store
-            .log
-            .commit(session, self.purse, Durability::Now, plan)?;
-        self.published(&catalog)
-    }
-
-    /// Ends the session without publishing what was stored since.
-    pub fn discard(mut self) -> Result<()> {
-        while !self.flights.is_empty() {
-            self.land()?;
-        }
-        match self.session.take() {
-            Some(session) => self.store.log.close(session, self.purse),
-            None => Ok(()),
-        }
-    }
-
-    /// After `finish` failed: forgets what it relied on, keeps its own packs. True if that can have been the reason.
-    pub fn forget(&mut self, error: &Error) -> Result<bool> {
-        let gone = matches!(
-            invalid(error),
-            Some(Invalid::RootNotReachable(_) | Invalid::PackNotLive(_))
-        );
-        if gone {
-            self.start_over(Relied::default())?;
-        }
-        Ok(gone)
-    }
-
-    /// After reading back what was taken in failed: the same, if something that it relied on has gone.
-    pub fn forget_gone(&mut self) -> Result<bool> {
-        let now = self.store.log.refresh()?;
-        let gone = self.relied.packs.iter().any(|p| now.pack(p).is_none())
-            || self.relied.roots.iter().any(|r| !now.reachable(r));
-        if gone {
-            self.start_over(Relied::default())?;
-        }
-        Ok(gone)
-    }
-
-    pub(super) fn relied(&self) -> Relied {
-        self.relied.clone()
-    }
-
-    pub(super) fn refreshed(&self) -> Result<Arc<Catalog>> {
-        self.store.log.refresh()
-    }
-
-    /// Back to having relied on this. What is in packs stays; what an ingest that failed half way noted as stored, and
-    /// did not store, is forgotten.
-    pub(super) fn start_over(&mut self, relied: Relied) -> Result<()> {
-        self.relied = relied;
-        self.parents.forget();
-        self.flush()?;
-        self.publish()?;
-        self.fresh.clear();
-        let catalog = self.store.log.refresh()?;
-        self.nodes.follow(&catalog)?;
-        self.tables.follow(catalog);
-        Ok(())
-    }
-
-    /// Gives up: publishes what is durable, so that the next try finds it, and closes the session.
-    pub fn abandon(mut self) -> Result<()> {
-        while !self.flights.is_empty() {
-            self.land()?;
-        }
-        self.publish()?;
-        match self.session.take() {
-            Some(session) => self.store.log.close(session, self.purse),
-            None => Ok(()),
-        }
     }
 }
 

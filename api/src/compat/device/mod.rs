@@ -1,0 +1,260 @@
+//! A device of a store as a qcow2 image: its snapshots are the table, its image or head is the disk.
+
+mod spool;
+#[cfg(test)]
+mod tests;
+
+use crate::compat::driver::{DriverError, DriverResult};
+use crate::compat::errno;
+use crate::compat::graph::{Graph, Node, NodeId};
+use crate::compat::info::{ICOUNT_NONE, IdStr, NameStr, QemuSnapshotInfo};
+use crate::compat::qcow2::{ChooseId, Entry, Qcow2, Table};
+use crate::raw::{CreateRaw, RawSnapshot};
+use crate::system::System;
+use crate::view::DeviceView;
+use spool::{Part, Spool};
+use std::sync::Arc;
+use stillpoint_store::disk::{DiskFile, FileKind, OpenMode};
+use stillpoint_store::format::entry::Content;
+use stillpoint_store::id::Uid;
+use stillpoint_store::progress::Progress;
+use stillpoint_store::world::Moment;
+use stillpoint_store::{Error, Result};
+
+/// The table of a device. Every operation is durable when it returns; the image is locked only while one is at work.
+pub struct StoreTable {
+    system: Arc<System>,
+    device: String,
+    progress: Arc<Progress>,
+    active: Active,
+}
+
+/// Active VM state.
+enum Active {
+    Empty,
+    /// Written since; not in the store.
+    Written(Spool),
+    /// That of the snapshot gone to.
+    Stored(Content),
+}
+
+impl StoreTable {
+    /// The table of the device of that name. `NotFound` where there is none.
+    pub fn open(system: Arc<System>, device: &str) -> Result<Self> {
+        system.device(device)?;
+        Ok(Self {
+            system,
+            device: device.into(),
+            progress: Arc::default(),
+            active: Active::Empty,
+        })
+    }
+
+    /// Counts here what its operations do.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    fn view(&self) -> Result<DeviceView> {
+        self.system.device(&self.device)
+    }
+
+    fn image(&self) -> Result<Option<Box<dyn DiskFile>>> {
+        let image = self.view()?.image;
+        image
+            .map(|path| self.system.disk.open(&path, OpenMode::Read))
+            .transpose()
+    }
+
+    fn snapshot(&self, uid: Uid) -> DriverResult<RawSnapshot> {
+        let all = self.system.list_raw(&self.device)?;
+        let found = all.into_iter().find(|s| s.uid == uid);
+        found.ok_or_else(|| DriverError::errno(errno::ENOENT))
+    }
+
+    fn stored(&self, content: Content, at: u64, into: &mut [u8]) -> DriverResult<()> {
+        Ok(self
+            .system
+            .store
+            .read_at(content, at, into, &self.progress)?)
+    }
+
+    /// The active VM state as a file, what came from a snapshot included.
+    fn spool(&mut self) -> Result<&Spool> {
+        if !matches!(self.active, Active::Written(_)) {
+            let spool = Spool::new()?;
+            if let Active::Stored(content) = self.active {
+                let mut out = spool.append();
+                self.system
+                    .store
+                    .restore_stream(content, &mut out, &self.progress)?;
+            }
+            self.active = Active::Written(spool);
+        }
+        match &self.active {
+            Active::Written(spool) => Ok(spool),
+            _ => Err(Error::invalid(
+                "keeping VM state",
+                "there is no room for it",
+            )),
+        }
+    }
+}
+
+impl Table for StoreTable {
+    fn format_name(&self) -> &'static str {
+        "stillpoint"
+    }
+
+    fn has_fixed_size(&self) -> bool {
+        let image = self.view().ok().and_then(|v| v.image);
+        let kind = image.and_then(|path| self.system.disk.kind(&path).ok());
+        kind == Some(FileKind::BlockDevice)
+    }
+
+    fn entries(&mut self) -> DriverResult<Vec<Entry>> {
+        let all = self.system.list_raw(&self.device)?;
+        Ok(all.iter().map(entry).collect())
+    }
+
+    fn put(&mut self, info: &QemuSnapshotInfo, id: ChooseId<'_>) -> DriverResult<IdStr> {
+        let len = info.vm_state_size;
+        if len > 0 {
+            self.spool()?;
+        }
+        let part = match &self.active {
+            Active::Written(spool) if len > 0 => Some(Part { spool, len }),
+            _ => None,
+        };
+        let create = CreateRaw {
+            device: &self.device,
+            name: info.name.as_bytes(),
+            date: Moment {
+                sec: u64::from(info.date_sec),
+                nsec: info.date_nsec,
+            },
+            vm_clock_nsec: info.vm_clock_nsec,
+            icount: Some(info.icount).filter(|n| *n != ICOUNT_NONE),
+            vm_state: part.as_ref().map(|p| p as &dyn DiskFile),
+        };
+        let mut refused = None;
+        let made = self.system.create_raw(
+            &create,
+            &mut |all| {
+                let all: Vec<Entry> = all.iter().map(entry).collect();
+                let chosen = id(&all).map(|id| id.as_bytes().to_vec());
+                chosen.map_err(|e| {
+                    refused = Some(e);
+                    Error::invalid("making a snapshot", "its id was refused")
+                })
+            },
+            &self.progress,
+        );
+        match (made, refused) {
+            (Ok(made), _) => Ok(IdStr::new(&made.id)),
+            (Err(_), Some(refused)) => Err(refused),
+            (Err(e), None) => Err(e.into()),
+        }
+    }
+
+    fn restore(&mut self, uid: Uid) -> DriverResult<()> {
+        let snapshot = self.snapshot(uid)?;
+        self.system.goto_uid(&self.device, uid, &self.progress)?;
+        self.active = snapshot.vm_state.map_or(Active::Empty, Active::Stored);
+        Ok(())
+    }
+
+    fn remove(&mut self, uid: Uid) -> DriverResult<()> {
+        // What was gone to stays readable after its snapshot went, as a qcow2 image's own clusters would.
+        if let Active::Stored(content) = self.active
+            && self.snapshot(uid)?.vm_state == Some(content)
+        {
+            self.spool()?;
+        }
+        Ok(self.system.delete_uid(uid)?)
+    }
+
+    fn size(&mut self) -> DriverResult<u64> {
+        match self.image()? {
+            Some(file) => Ok(file.len()?),
+            None => Ok(self.view()?.head.map_or(0, |head| head.size)),
+        }
+    }
+
+    fn read_at(&mut self, of: Option<Uid>, at: u64, into: &mut [u8]) -> DriverResult<()> {
+        if let Some(uid) = of {
+            let content = self.snapshot(uid)?.content;
+            return self.stored(content, at, into);
+        }
+        match (self.image()?, self.view()?.head) {
+            (Some(file), _) => {
+                let read = file.read_at(at, into)?;
+                into[read..].fill(0);
+                Ok(())
+            }
+            (None, Some(head)) => self.stored(head, at, into),
+            (None, None) => Err(DriverError::errno(errno::ENOMEDIUM)),
+        }
+    }
+
+    fn write_vmstate(&mut self, at: u64, bytes: &[u8]) -> DriverResult<()> {
+        Ok(self.spool()?.write_at(at, bytes)?)
+    }
+
+    fn read_vmstate(&mut self, of: Option<Uid>, at: u64, into: &mut [u8]) -> DriverResult<()> {
+        into.fill(0);
+        let content = match (of, &self.active) {
+            (Some(uid), _) => self.snapshot(uid)?.vm_state,
+            (None, Active::Empty) => None,
+            (None, Active::Written(spool)) => return Ok(spool.read_at(at, into)?),
+            (None, Active::Stored(content)) => Some(*content),
+        };
+        content.map_or(Ok(()), |content| self.stored(content, at, into))
+    }
+
+    fn vmstate_len(&mut self, of: Option<Uid>) -> DriverResult<u64> {
+        match (of, &self.active) {
+            (Some(uid), _) => Ok(self.snapshot(uid)?.vm_state.map_or(0, |s| s.size)),
+            (None, Active::Empty) => Ok(0),
+            (None, Active::Written(spool)) => Ok(spool.len()?),
+            (None, Active::Stored(content)) => Ok(content.size),
+        }
+    }
+
+    fn discard_vmstate(&mut self) -> DriverResult<()> {
+        self.active = Active::Empty;
+        Ok(())
+    }
+}
+
+fn entry(snapshot: &RawSnapshot) -> Entry {
+    Entry {
+        uid: snapshot.uid,
+        info: QemuSnapshotInfo {
+            id_str: IdStr::new(&snapshot.id),
+            name: NameStr::new(&snapshot.name),
+            vm_state_size: snapshot.vm_state.map_or(0, |s| s.size),
+            date_sec: snapshot.date.sec as u32,
+            date_nsec: snapshot.date.nsec,
+            vm_clock_nsec: snapshot.vm_clock_nsec,
+            icount: snapshot.icount.unwrap_or(ICOUNT_NONE),
+        },
+        disk_size: snapshot.content.size,
+        unknown_extra: snapshot.extra_bytes as u64,
+    }
+}
+
+impl Graph {
+    /// Adds a device of a store as a drive of its name, read-only if it was attached so.
+    pub fn add_device(&mut self, system: &Arc<System>, device: &str) -> Result<NodeId> {
+        let read_only = system.device(device)?.read_only;
+        let table = StoreTable::open(system.clone(), device)?;
+        let mut node = Node::new(device, Box::new(Qcow2::new(table))).implicit();
+        node.read_only = read_only;
+        let id = self.add(node)?;
+        self.add_backend(device, Some(id));
+        Ok(id)
+    }
+}

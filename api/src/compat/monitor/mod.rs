@@ -1,0 +1,126 @@
+//! The monitor's commands: savevm, loadvm, delvm, info snapshots, and the jobs of 6.0.
+//!
+//! What a command prints and goes on after, it leaves in [`Graph::take_reports`]; what it ends with is its `Failure`, whose
+//! text has no prefix of the monitor's. `Failure::ret` is a negative errno where there is one, else -1.
+
+mod delvm;
+mod info;
+mod loadvm;
+mod savevm;
+
+pub use delvm::{delvm, snapshot_delete};
+pub use info::info_snapshots;
+pub use loadvm::{loadvm, snapshot_load};
+pub use savevm::{savevm, snapshot_save};
+
+use crate::compat::all::{Chosen, Devices, all_find_vmstate, choose};
+use crate::compat::driver::{Driver, Op};
+use crate::compat::eras::{Flags, GroupResult};
+use crate::compat::errno;
+use crate::compat::failure::{Failure, QemuError};
+use crate::compat::graph::{Graph, NodeId};
+use crate::compat::old::remembered;
+use crate::compat::release::Release;
+use std::io::{self, Read, Write};
+use stillpoint_store::world::Moment;
+
+/// Bytes of VM state that are passed on at a time: a read of the store is dear by itself.
+const BUFFER_BYTES: usize = 16 << 20;
+
+/// The machine whose state is saved.
+pub trait Vm {
+    /// Whether it runs.
+    fn is_running(&self) -> bool;
+    /// Stops it.
+    fn stop(&mut self);
+    /// Lets it go on.
+    fn start(&mut self);
+    /// The wall clock.
+    fn now(&self) -> Moment;
+    /// Seconds that local time is ahead of UTC at a moment, in seconds since 1970.
+    fn utc_offset(&self, sec: u64) -> i64;
+    /// The virtual clock, nanoseconds.
+    fn clock_nsec(&self) -> u64;
+    /// Instructions executed, where they are counted.
+    fn icount(&self) -> Option<u64> {
+        None
+    }
+    /// Writes the state.
+    fn save(&mut self, to: &mut dyn Write) -> io::Result<()>;
+    /// Reads the state.
+    fn load(&mut self, from: &mut dyn Read) -> io::Result<()>;
+}
+
+/// Before there were group functions the monitor looped over the same nodes itself.
+pub(super) fn all_nodes(graph: &Graph) -> Chosen {
+    Chosen {
+        nodes: graph.roots(),
+        filtered: true,
+    }
+}
+
+/// The nodes of a job, and that the release has jobs.
+fn job_nodes(
+    release: Release,
+    graph: &Graph,
+    job: &str,
+    devices: &[&str],
+) -> Result<(Flags, Chosen), Failure> {
+    let flags = release.flags();
+    if !flags.qmp_jobs {
+        return Err(Failure::absent(release, job));
+    }
+    Ok((flags, choose(graph, &Devices::list(devices))?))
+}
+
+/// The node that VM state goes to and comes from.
+fn vmstate_node(
+    flags: &Flags,
+    graph: &mut Graph,
+    chosen: &Chosen,
+    name: Option<&str>,
+) -> Result<NodeId, Failure> {
+    let found = if flags.block_h {
+        remembered(flags, graph)
+    } else {
+        all_find_vmstate(flags, graph, chosen, name)
+    };
+    match found {
+        Ok(Some(node)) => Ok(node),
+        Ok(None) => {
+            let text = "No available block device supports snapshots";
+            Err(Failure::new(errno::ENOTSUP, text))
+        }
+        Err(e) => Err(Failure { ret: -1, ..e }),
+    }
+}
+
+/// The failure of `all_can`, worded the same in every release.
+fn barred(flags: &Flags, graph: &Graph, e: Failure) -> Failure {
+    let failed = Failure::errno(errno::ENOTSUP);
+    match (flags.group_result, e.first_bad) {
+        (GroupResult::FirstBad, Some(node)) => {
+            let name = graph.device_or_node_name(node);
+            let text = format!("Device '{name}' is writable but does not support snapshots");
+            failed.on(node).with(QemuError::new(text))
+        }
+        _ => Failure {
+            error: e.error,
+            ..failed
+        },
+    }
+}
+
+/// The driver that holds the node's VM state: its own, or that of the child it falls back to.
+fn vmstate_driver<'g>(
+    flags: &Flags,
+    graph: &'g mut Graph,
+    mut node: NodeId,
+) -> Option<&'g mut Box<dyn Driver>> {
+    loop {
+        if graph.get(node)?.driver.as_ref()?.has(Op::Create) {
+            return graph.driver(node);
+        }
+        node = graph.fallback(flags, node)?;
+    }
+}

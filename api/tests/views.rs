@@ -1,0 +1,397 @@
+//! Views: the same bytes as the disk that was taken in, wherever one reads, while gc and others are at work, with an index
+//! that lies or without one; and what they cost.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use stillpoint_api::store::disk::real::RealDisk;
+use stillpoint_api::store::format::entry::PackKind;
+use stillpoint_api::store::index::memory::{Fault, MemoryHome};
+use stillpoint_api::store::object::Objects;
+use stillpoint_api::store::object::memory::MemoryObjects;
+use stillpoint_api::store::ops::diff::ExtentKind::{Data, Hole, Zero};
+use stillpoint_api::store::ops::gc;
+use stillpoint_api::store::progress::Progress;
+use stillpoint_api::store::store::Store;
+use stillpoint_api::store::tuning::Tuning;
+use stillpoint_api::{Create, ErrorKind, Extent, Part, System, View};
+use support::{C, Cell, Dice, GEOMETRY, Picture, SeededWorld, doors, for_seeds, rounds};
+
+/// A store in memory with one device on a real disk; several systems are several processes on it.
+struct Bench {
+    folder: tempfile::TempDir,
+    objects: MemoryObjects,
+    index: MemoryHome,
+    world: Arc<SeededWorld>,
+    system: System,
+}
+
+fn tuning() -> Tuning {
+    Tuning {
+        pack_bytes: 60_000,
+        gc_step_bytes: 1,
+        ..Tuning::default()
+    }
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        let objects = MemoryObjects::new();
+        let world = SeededWorld::new(seed, "views");
+        Store::create(&objects, &*world, GEOMETRY).unwrap();
+        let index = MemoryHome::default();
+        let system = open(&objects, &index, &world);
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            folder,
+            objects,
+            index,
+            world,
+            system,
+        }
+    }
+
+    /// A snapshot of the device `d`, whose image is made to hold the picture.
+    fn save(&self, name: &str, picture: &Picture) {
+        let path = self.folder.path().join("d");
+        picture.paint(&RealDisk, &path);
+        if self.system.devices().unwrap().is_empty() {
+            self.system.device_add("d", &path, "raw", false).unwrap();
+        }
+        let create = Create {
+            name: Some(name.into()),
+            ..Create::default()
+        };
+        self.system.create(&create, &Progress::default()).unwrap();
+    }
+
+    fn other_process(&self) -> System {
+        open(&self.objects.fork_handle(), &self.index, &self.world)
+    }
+
+    fn packs(&self) -> Vec<(String, Vec<u8>)> {
+        let all = self.objects.dump().into_iter();
+        all.filter(|(key, _)| key.starts_with("packs/")).collect()
+    }
+}
+
+fn open(objects: &MemoryObjects, index: &MemoryHome, world: &Arc<SeededWorld>) -> System {
+    let doors = doors(objects, Arc::new(index.clone()), world.clone());
+    System::with_tuning(doors, Arc::new(RealDisk), tuning()).unwrap()
+}
+
+fn collect(system: &System) {
+    let all = gc::Options {
+        all: true,
+        ..gc::Options::default()
+    };
+    system.store().gc(all, &Progress::default()).unwrap();
+}
+
+/// Different clusters, so that a read of the wrong one is seen.
+fn picture(dice: &mut Dice, cells: usize) -> Picture {
+    let mut picture = Picture::random(dice, 250, cells..cells + 1);
+    picture.len -= dice.below(C);
+    picture
+}
+
+/// Reads at random and compares.
+fn check(view: &View<'_>, bytes: &[u8], dice: &mut Dice, reads: usize) {
+    for _ in 0..reads {
+        let at = dice.below(bytes.len() + 3 * C);
+        let most = if dice.one_in(4) { 20 * C } else { 600 };
+        let len = dice.below(most);
+        let mut buf = vec![0xEE; len];
+        let n = view.read_at(at as u64, &mut buf).unwrap();
+        let wanted = bytes.get(at..).unwrap_or_default();
+        let wanted = &wanted[..len.min(wanted.len())];
+        assert!(buf[..n] == *wanted, "{n} bytes at {at} of {len}");
+    }
+}
+
+#[test]
+fn any_read_is_what_was_taken_in() {
+    for_seeds(rounds(8, 20), |seed| {
+        let bench = Bench::new(seed);
+        let mut dice = Dice::new(seed);
+        let one = picture(&mut dice, 300);
+        bench.save("one", &one);
+        let mut two = one.clone();
+        two.scribble(&mut dice, 250);
+        bench.save("two", &two);
+        // From here on nobody needs the image.
+        std::fs::remove_file(bench.folder.path().join("d")).unwrap();
+        for (name, picture) in [("d@one", &one), ("d@id:2,name:two", &two)] {
+            let view = bench.system.view(name, Part::Disk).unwrap();
+            assert_eq!(view.size(), picture.len as u64);
+            check(&view, &picture.bytes(), &mut dice, 200);
+        }
+    });
+}
+
+#[test]
+fn an_index_that_fails_lies_or_forgets_changes_no_byte() {
+    let faults = [
+        Fault::WrongPlaces,
+        Fault::StalePlaces,
+        Fault::Forget,
+        Fault::Empty,
+        Fault::FailAfter(3),
+        Fault::PanicAfter(3),
+    ];
+    for fault in faults {
+        let bench = Bench::new(7);
+        let mut dice = Dice::new(7);
+        let one = picture(&mut dice, 300);
+        bench.save("one", &one);
+        let system = bench.other_process();
+        let view = system.view("d@one", Part::Disk).unwrap();
+        bench.index.set_fault(fault);
+        check(&view, &one.bytes(), &mut dice, 100);
+        // Also where it is opened like that.
+        check(
+            &bench.other_process().view("d@one", Part::Disk).unwrap(),
+            &one.bytes(),
+            &mut dice,
+            100,
+        );
+    }
+}
+
+#[test]
+fn a_view_keeps_what_it_shows_while_others_delete_collect_and_store() {
+    for_seeds(rounds(2, 20), |seed| {
+        let bench = Bench::new(seed);
+        let mut dice = Dice::new(seed);
+        // Half of the clusters of every frame die with `all`, so that gc moves the others.
+        let mut one = Picture {
+            cells: (0..240).map(Cell::Letter).collect(),
+            len: 240 * C,
+        };
+        bench.save("all", &one);
+        one.cells
+            .iter_mut()
+            .step_by(2)
+            .for_each(|c| *c = Cell::Hole);
+        bench.save("one", &one);
+        let reading = bench.other_process();
+        // So small that what gc moves is read again from where it is then.
+        let content = reading.content_of("d@one", Part::Disk).unwrap();
+        let view = reading.store().view(content, 4 * C).unwrap();
+        let bytes = one.bytes();
+        check(&view, &bytes, &mut dice, 50);
+        let before = bench.packs();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for n in 0..2 {
+                let (mut dice, view, bytes, done) = (Dice::new(seed + n), &view, &bytes, &done);
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        check(view, bytes, &mut dice, 3);
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            let progress = Progress::default();
+            for gone in ["all", "one"] {
+                bench.system.delete(gone, &[], false, &progress).unwrap();
+                collect(&bench.system);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let after = bench.packs();
+        let kept = before.iter().filter(|pack| after.contains(pack)).count();
+        assert!(
+            kept < before.len() / 2,
+            "gc moved little: {kept} packs stayed"
+        );
+        check(&view, &bytes, &mut dice, 50);
+        drop(view);
+        collect(&bench.system);
+        assert!(bench.packs().is_empty(), "the pin stayed");
+    });
+}
+
+/// Objects that count the bytes read from packs.
+fn counted(objects: &MemoryObjects) -> (MemoryObjects, Arc<AtomicU64>) {
+    let calls = Arc::new(AtomicU64::new(0));
+    let counter = calls.clone();
+    let gate = move |call: &str, key: &str| {
+        if call == "get" && key.starts_with("packs/") {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let objects = objects.fork_handle().with_gate(Arc::new(gate));
+    (objects, calls)
+}
+
+#[test]
+fn a_cold_read_asks_for_one_block_and_one_frame_and_a_warm_one_for_nothing() {
+    let bench = Bench::new(3);
+    let cells = (0..250).map(Cell::Letter).collect();
+    let whole = Picture {
+        cells,
+        len: 250 * C,
+    };
+    bench.save("one", &whole);
+    let packs = bench.packs().len() as u64;
+    assert!(packs > 8, "{packs}");
+    let (objects, gets) = counted(&bench.objects);
+    let system = open(&objects, &bench.index, &bench.world);
+    let view = system.view("d@one", Part::Disk).unwrap();
+    let wanted = whole.bytes();
+    let read = |at: usize| {
+        let before = gets.load(Ordering::Relaxed);
+        let mut buf = [0; C];
+        view.read_at((at * C) as u64, &mut buf).unwrap();
+        assert!(buf == wanted[at * C..][..C]);
+        gets.load(Ordering::Relaxed) - before
+    };
+    // Manifest nodes are found on the way: of 250 clusters there are two levels in a frame or two.
+    read(100);
+    let cold: u64 = [10, 60, 140, 200, 240].into_iter().map(read).sum();
+    assert!(cold <= 5 * 2 + 2, "{cold} reads for 5 clusters");
+    let warm: u64 = [10, 60, 140, 200, 240].into_iter().map(read).sum();
+    assert_eq!(warm, 0);
+}
+
+#[test]
+fn holes_and_zeros_are_told_and_read_without_a_pack_of_clusters() {
+    let bench = Bench::new(4);
+    let mut cells = vec![Cell::Hole; 300];
+    cells[40..90].fill(Cell::Zero);
+    cells[90..93].copy_from_slice(&[Cell::Letter(1), Cell::Letter(2), Cell::Zero]);
+    cells[299] = Cell::Letter(3);
+    let odd = Picture {
+        cells,
+        len: 300 * C - 1000,
+    };
+    bench.save("one", &odd);
+    let view = bench.system.view("d@one", Part::Disk).unwrap();
+    let told = |from: usize, len: usize| -> Vec<Extent> {
+        let extents = view.extents(from as u64, len as u64).unwrap();
+        extents.map(Result::unwrap).collect()
+    };
+    let extent = |start: usize, end: usize, kind| Extent {
+        start: start as u64,
+        length: (end - start) as u64,
+        kind,
+    };
+    let all = [
+        extent(0, 40 * C, Hole),
+        extent(40 * C, 90 * C, Zero),
+        extent(90 * C, 92 * C, Data),
+        extent(92 * C, 93 * C, Zero),
+        extent(93 * C, 299 * C, Hole),
+        extent(299 * C, 300 * C - 1000, Data),
+    ];
+    assert_eq!(told(0, usize::MAX), all);
+    assert_eq!(
+        told(91 * C + 7, 10),
+        [extent(91 * C + 7, 91 * C + 17, Data)]
+    );
+    let middle = [
+        extent(80 * C + 1, 90 * C, Zero),
+        extent(90 * C, 90 * C + 1, Data),
+    ];
+    assert_eq!(told(80 * C + 1, 10 * C), middle);
+    assert_eq!(told(300 * C, 5), []);
+
+    // Nothing but nodes is left to be read.
+    let catalog = bench.system.store().catalog();
+    for pack in catalog
+        .packs()
+        .filter(|p| p.record.kind == PackKind::Clusters)
+    {
+        bench.objects.set_at_rest(&pack.name.key(), None);
+    }
+    let mut buf = vec![1; 90 * C];
+    assert_eq!(view.read_at(0, &mut buf).unwrap(), 90 * C);
+    assert!(buf.iter().all(|b| *b == 0));
+    assert!(view.read_at(90 * C as u64, &mut buf).is_err());
+}
+
+#[test]
+fn a_damaged_cluster_is_an_error_and_its_neighbours_are_not() {
+    let bench = Bench::new(5);
+    let cells = (0..250).map(Cell::Letter).collect();
+    let whole = Picture {
+        cells,
+        len: 250 * C,
+    };
+    bench.save("one", &whole);
+    let content = bench.system.content_of("d@one", Part::Disk).unwrap();
+    let view = bench.system.store().view(content, 0).unwrap();
+    let wanted = whole.bytes();
+    let good = bench.packs();
+    let (key, bytes) = good.iter().max_by_key(|(_, b)| b.len()).unwrap();
+    // All that is not its table, which ends it.
+    for at in (100..bytes.len() - 5000).step_by(4999) {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1;
+        bench.objects.set_at_rest(key, Some(bad));
+        let mut failed = 0;
+        for at in 0..250 {
+            let mut buf = vec![0; C];
+            match view.read_at((at * C) as u64, &mut buf) {
+                Ok(_) => assert!(buf == wanted[at * C..][..C]),
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+                    assert_eq!(e.path(), Some(&*bench.objects.describe(key)));
+                    failed += 1;
+                }
+            }
+        }
+        assert!(
+            (1..=2).contains(&failed),
+            "a frame has two clusters: {failed}"
+        );
+    }
+    // It was the cable.
+    bench.objects.set_at_rest(key, Some(bytes.clone()));
+    check(&view, &wanted, &mut Dice::new(5), 300);
+}
+
+#[test]
+fn what_is_deleted_cannot_be_viewed() {
+    let bench = Bench::new(6);
+    bench.save("one", &picture(&mut Dice::new(6), 50));
+    let content = bench.system.content_of("d@one", Part::Disk).unwrap();
+    let gone = bench.system.content_of("d@one", Part::VmState).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    let progress = Progress::default();
+    bench.system.delete("one", &[], false, &progress).unwrap();
+    collect(&bench.system);
+    let gone = bench.system.view("d@one", Part::Disk).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    assert!(bench.system.store().view(content, 1 << 20).is_err());
+}
+
+#[test]
+fn views_of_one_reader_share_what_was_decoded() {
+    let bench = Bench::new(8);
+    let cells = (0..250).map(Cell::Letter).collect();
+    let whole = Picture {
+        cells,
+        len: 250 * C,
+    };
+    bench.save("one", &whole);
+    bench.save("two", &whole);
+    let (objects, gets) = counted(&bench.objects);
+    let system = open(&objects, &bench.index, &bench.world);
+    let reader = system.store().reader(4 << 20).unwrap();
+    let view = |name: &str| {
+        let content = system.content_of(name, Part::Disk).unwrap();
+        reader.view(content).unwrap()
+    };
+    let mut buf = vec![0; 250 * C];
+    view("d@one").read_at(0, &mut buf).unwrap();
+    let before = gets.load(Ordering::Relaxed);
+    view("d@two").read_at(0, &mut buf).unwrap();
+    assert!(buf == whole.bytes());
+    assert_eq!(gets.load(Ordering::Relaxed), before);
+}

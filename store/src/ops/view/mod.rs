@@ -1,0 +1,173 @@
+//! One snapshot's disk or VM state to be read at any position, by many threads, without being written out anywhere.
+//!
+//! A `Reader` is what the views of a store share: places of manifest nodes, table blocks, and decoded frames within one
+//! budget. A `View` is contents, and a pin that keeps gc from them.
+
+mod clusters;
+mod extents;
+
+pub use extents::{Extent, Extents};
+
+use crate::content::nodes::Nodes;
+use crate::error::Result;
+use crate::format::entry::Content;
+use crate::format::manifest::Child;
+use crate::id::Hash;
+use crate::manifest::walk::{Piece, Walker};
+use crate::ops::restore::Pin;
+use crate::store::Store;
+use clusters::{Clusters, Wish};
+use std::fmt;
+use std::sync::Arc;
+
+/// Clusters around a wanted one that are looked up with it where all tables must be searched.
+const AROUND: u64 = 16 << 10;
+
+/// What the views of a store share. All calls may come from several threads.
+pub struct Reader<'a> {
+    store: &'a Store,
+    nodes: Nodes<'a>,
+    clusters: Clusters<'a>,
+}
+
+/// Contents that can be read at any position. They are pinned while it lives; a store that cannot be written pins nothing,
+/// and then a gc elsewhere may end the view with `Busy`.
+pub struct View<'a> {
+    reader: Arc<Reader<'a>>,
+    content: Content,
+    _pin: Option<Pin<'a>>,
+}
+
+impl Store {
+    /// For views that share at most `cache_bytes` of decoded frames. Opens the index.
+    pub fn reader(&self, cache_bytes: usize) -> Result<Arc<Reader<'_>>> {
+        let catalog = self.refresh()?;
+        Ok(Arc::new(Reader {
+            store: self,
+            nodes: self.nodes()?,
+            clusters: Clusters::new(self, &catalog, cache_bytes)?,
+        }))
+    }
+
+    /// A view with a reader of its own.
+    pub fn view(&self, content: Content, cache_bytes: usize) -> Result<View<'_>> {
+        self.reader(cache_bytes)?.view(content)
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// A view of contents that a snapshot or head names now.
+    pub fn view(self: &Arc<Self>, content: Content) -> Result<View<'a>> {
+        // ORDER: the pin, then the packs: what is pinned is in packs that are live from then on, or in what they became.
+        let pin = self.store.pin(&[content])?;
+        self.clusters.follow(&self.store.catalog())?;
+        let view = View {
+            reader: self.clone(),
+            content,
+            _pin: pin,
+        };
+        // What cannot be read at all is found now.
+        view.walker().map_err(|e| view.explained(e))?;
+        Ok(view)
+    }
+}
+
+impl View<'_> {
+    /// What it is a view of.
+    pub fn content(&self) -> Content {
+        self.content
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.content.size
+    }
+
+    /// Reads up to `buf.len()` verified bytes from any offset; fewer only at the end. Holes and zeros read as zeros, and no
+    /// pack of clusters is asked for them. What an error leaves in `buf` means nothing.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let left = self.content.size.saturating_sub(offset);
+        let len = left.min(buf.len() as u64) as usize;
+        self.fill(offset, &mut buf[..len])
+            .map_err(|e| self.explained(e))?;
+        Ok(len)
+    }
+
+    /// What lies between two bytes, in order, neighbours of one kind as one extent. Reads manifest nodes as it goes, no
+    /// clusters. Ends with the contents.
+    pub fn extents(&self, offset: u64, length: u64) -> Result<Extents<'_>> {
+        let end = offset.saturating_add(length).min(self.content.size);
+        let walker = self.walker().map_err(|e| self.explained(e))?;
+        Ok(Extents::new(walker, offset..end, self.cluster_bytes()))
+    }
+
+    fn fill(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let size = self.cluster_bytes();
+        let mut walker = self.walker()?;
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let (cluster, skip) = (at / size, (at % size) as usize);
+            let n = (size as usize - skip).min(buf.len() - done);
+            let behind = (buf.len() - done - n).div_ceil(size as usize);
+            let into = &mut buf[done..done + n];
+            match walker.lookup(cluster)? {
+                Child::Hash(hash) => {
+                    let wish = Wish {
+                        hash,
+                        more: behind,
+                        around: &|| self.around(cluster),
+                    };
+                    let mut copy = |bytes: &[u8]| into.copy_from_slice(&bytes[skip..skip + n]);
+                    self.reader.clusters.read(wish, &mut copy)?;
+                }
+                Child::Hole | Child::Zero => into.fill(0),
+            }
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// Hashes of the clusters in whose neighbourhood this one is.
+    fn around(&self, cluster: u64) -> Result<Vec<Hash>> {
+        let first = cluster - cluster % AROUND;
+        let mut walker = self.walker()?;
+        walker.seek(first);
+        let mut hashes = Vec::new();
+        while walker.position() < first + AROUND
+            && let Some(piece) = walker.next().transpose()?
+        {
+            if let Piece::Leaf { node, count, .. } = piece {
+                hashes.extend((0..count).filter_map(|i| match node.child(i as usize) {
+                    Child::Hash(hash) => Some(hash),
+                    Child::Hole | Child::Zero => None,
+                }));
+            }
+        }
+        Ok(hashes)
+    }
+
+    fn walker(&self) -> Result<Walker<'_>> {
+        let clusters = self.content.size.div_ceil(self.cluster_bytes());
+        Walker::new(&self.reader.nodes, self.content.root, clusters)
+    }
+
+    fn cluster_bytes(&self) -> u64 {
+        u64::from(self.reader.store.geometry().cluster_bytes)
+    }
+
+    fn explained(&self, e: crate::error::Error) -> crate::error::Error {
+        self.reader.store.or_unkept(e, &[self.content])
+    }
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View")
+            .field("content", &self.content)
+            .finish_non_exhaustive()
+    }
+}
