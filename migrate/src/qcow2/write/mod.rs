@@ -10,8 +10,8 @@
 //! ```
 //!
 //! All states are walked together, by their position in the disk, so that memory does not grow with the disk except for two
-//! bytes a cluster and 8 bytes an L2 table and state. The header is written when everything else is on the medium: until then the file
-//! is no image.
+//! bytes a cluster and 8 bytes an L2 table and state. The header is written when everything else is on the medium: until
+//! then the file is no image.
 
 mod cells;
 mod data;
