@@ -1,7 +1,21 @@
 //! Image formats in and out of stillpoint.
 //!
-//! `qcow2` reads and writes images with all their internal snapshots, and knows nothing of the store's operations.
+//! ```text
+//! format read_only locked    which format, and files that are only read
+//! qcow2                      images with all their internal snapshots, by our own code
+//! raw                        plain bytes
+//! take                       any image as a history that the engine takes in
+//! ```
+//!
+//! Nothing here knows the store's operations: an image becomes a `stillpoint_store::history::History`.
 
+mod format;
+mod locked;
 pub mod qcow2;
+mod raw;
+mod read_only;
+mod take;
 
+pub use format::Format;
 pub use stillpoint_store::{Error, ErrorKind, Result};
+pub use take::{LeftOut, Opened, Options, Wanted, open};

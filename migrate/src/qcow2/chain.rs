@@ -1,13 +1,15 @@
 //! An image with what it is based on: the file that the user named, its backing file, and so on down.
 
-use super::bytes::{read_padded, read_up_to};
+use super::bytes::read_padded;
 use super::gate::Role;
 use super::layer::{TableCacheBytes, read_header};
 use super::{Gate, Header, Kind, Layer, Map, Mapped, State};
+use crate::format::Format;
+use crate::locked::Locked;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use stillpoint_store::disk::{Disk, DiskFile, OpenMode};
+use stillpoint_store::disk::{Disk, DiskFile};
 use stillpoint_store::{Error, ErrorKind, Result};
 
 const DOING: &str = "opening the backing chain of";
@@ -18,6 +20,8 @@ pub enum Link {
     Qcow2(State),
     /// A raw file.
     Raw {
+        /// What it was opened as.
+        path: String,
         /// The file.
         file: Box<dyn DiskFile>,
         /// Its length in bytes.
@@ -33,12 +37,21 @@ impl Link {
             Self::Raw { len, .. } => *len,
         }
     }
+
+    /// What the file was opened as.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Qcow2(state) => state.layer().path(),
+            Self::Raw { path, .. } => path,
+        }
+    }
 }
 
 /// See the module. It is of one or more links; the first is the image itself.
 pub struct Image {
     links: Vec<Link>,
     top: Arc<Layer>,
+    files: Vec<Locked>,
 }
 
 /// What opens the files of a chain and remembers which it met.
@@ -46,12 +59,14 @@ struct Opener<'a> {
     disk: &'a dyn Disk,
     gate: &'a Gate,
     met: Vec<(u64, u64)>,
+    files: Vec<Locked>,
 }
 
 impl Opener<'_> {
-    /// Opens a file of the chain; one that is already in it is a loop, under whatever name.
+    /// Opens and locks a file of the chain; one that is already in it is a loop, under whatever name.
     fn open(&mut self, path: &Path) -> Result<Box<dyn DiskFile>> {
-        let file = self.disk.open(path, OpenMode::ReadImage)?;
+        let locked = Locked::open(self.disk, path)?;
+        let file = locked.file();
         let inode = file.stamp()?.inode;
         if self.met.contains(&inode) {
             let why = "the file is in its own backing chain";
@@ -64,6 +79,7 @@ impl Opener<'_> {
                 .at(path.display()));
         }
         self.met.push(inode);
+        self.files.push(locked);
         Ok(file)
     }
 
@@ -87,40 +103,16 @@ impl Opener<'_> {
     }
 }
 
-/// First bytes of formats that a raw file must not be mistaken for when nobody says what it is.
-const OTHER_FORMATS: [(&[u8], &str); 10] = [
-    (b"KDMV", "vmdk"),
-    (b"COWD", "vmdk"),
-    (b"# Disk DescriptorFile", "vmdk"),
-    (b"vhdxfile", "vhdx"),
-    (b"conectix", "vpc"),
-    (b"QED\0", "qed"),
-    (b"LUKS\xba\xbe", "luks"),
-    (b"<<< ", "vdi"),
-    (b"WithoutFreeSpace", "parallels"),
-    (b"WithouFreSpacExt", "parallels"),
-];
-
-/// Format of a file by its first bytes: what is none of the others is raw.
-fn detect(file: &dyn DiskFile) -> Result<&'static str> {
-    let mut start = [0; 64];
-    let n = read_up_to(file, 0, &mut start)?;
-    let start = &start[..n];
-    if Header::is_magic(start) {
-        return Ok("qcow2");
-    }
-    let other = OTHER_FORMATS
-        .iter()
-        .find(|(magic, _)| start.starts_with(magic));
-    Ok(other.map_or("raw", |(_, name)| name))
-}
-
 impl Image {
     /// Opens the qcow2 image at `path` and its chain, as far as `gate` lets it. Nothing is opened that is not checked first,
     /// and nothing is written.
     pub fn open(disk: &dyn Disk, path: &Path, gate: &Gate) -> Result<Self> {
-        let met = Vec::new();
-        let mut opener = Opener { disk, gate, met };
+        let mut opener = Opener {
+            disk,
+            gate,
+            met: Vec::new(),
+            files: Vec::new(),
+        };
         let file = opener.open(path)?;
         let (header, _) = read_header(&*file).map_err(|e| e.at(path.display()))?;
         let top = opener.layer(path, file, &header)?;
@@ -134,7 +126,13 @@ impl Image {
             links.push(link);
             next = below.map(|(name, format)| (path, name, format));
         }
-        Ok(Self { links, top })
+        let files = opener.files;
+        Ok(Self { links, top, files })
+    }
+
+    /// `Busy` if anybody has changed a file of the chain since it was opened.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(Locked::check_unchanged)
     }
 
     /// The image itself.
@@ -166,6 +164,24 @@ impl Image {
         }
     }
 
+    /// The VM state of a state of the image: its chain has nothing to do with it.
+    pub(super) fn map_vm_state(&self, state: &State, range: Range<u64>) -> ChainMap<'_> {
+        ChainMap {
+            image: self,
+            levels: vec![Level::Only(state.map_vm_state(range))],
+        }
+    }
+
+    /// The same of what the files from `link` on make: what the chain was before the files above were there.
+    pub fn map_link(&self, link: usize, range: Range<u64>) -> ChainMap<'_> {
+        let mut map = ChainMap {
+            image: self,
+            levels: Vec::new(),
+        };
+        map.enter(link, range);
+        map
+    }
+
     /// Reads a range of a state of the image; `buf` must end within the disk. A compressed cluster is decoded for each call.
     pub fn read(&self, state: &State, offset: u64, buf: &mut [u8]) -> Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
@@ -176,7 +192,12 @@ impl Image {
             );
             return Err(Error::invalid("reading a qcow2 image", why));
         }
-        for mapped in self.map(state, offset..end) {
+        self.read_map(self.map(state, offset..end), offset, buf)
+    }
+
+    /// Reads what a map of exactly the range of `buf` tells.
+    pub(super) fn read_map(&self, map: ChainMap<'_>, offset: u64, buf: &mut [u8]) -> Result<()> {
+        for mapped in map {
             let ChainMapped { link, mapped } = mapped?;
             let from = (mapped.start - offset) as usize;
             self.read_mapped(link, &mapped, &mut buf[from..from + mapped.len as usize])?;
@@ -192,10 +213,8 @@ impl Image {
             (Link::Raw { file, .. }, Kind::Data { host }) => read_padded(&**file, host, buf)?,
             (Link::Qcow2(state), Kind::Compressed { host, len }) => {
                 let bytes = state.layer().geometry().cluster_bytes();
-                let mut cluster = vec![0; bytes as usize];
-                state.layer().decode(host, len, &mut cluster)?;
                 let from = (mapped.start % bytes) as usize;
-                buf.copy_from_slice(&cluster[from..from + buf.len()]);
+                state.layer().read_compressed(host, len, from, buf)?;
             }
             (Link::Raw { .. }, Kind::Compressed { .. }) => {
                 return Err(Error::invalid(
@@ -217,14 +236,15 @@ fn backing(
     let file = opener.open(path)?;
     // QEMU guesses too where nobody said. The gate bounds what a raw file that poses as qcow2 can do: name allowed files.
     let detected = match format {
-        Some(_) => "",
-        None => detect(&*file)?,
+        Some(_) => String::new(),
+        None => Format::detect(&*file)?.to_string(),
     };
     let format = format.unwrap_or(detected.as_bytes());
     match format {
         b"raw" | b"file" | b"host_device" => {
             let len = file.len()?;
-            Ok((Link::Raw { file, len }, None))
+            let path = path.display().to_string();
+            Ok((Link::Raw { path, file, len }, None))
         }
         b"qcow2" => {
             let (header, _) = read_header(&*file).map_err(|e| e.at(path.display()))?;
@@ -253,6 +273,8 @@ pub struct ChainMapped {
 
 enum Level {
     Mapped(usize, Map),
+    /// Of the image itself, with nothing below.
+    Only(Map),
     Raw(usize, Range<u64>),
     /// Behind the end of a backing file that is shorter than what is above it.
     Past(usize, Range<u64>),
@@ -268,7 +290,10 @@ pub struct ChainMap<'a> {
 impl ChainMap<'_> {
     /// Goes on in the link below, for a range that `link` does not have.
     fn descend(&mut self, link: usize, range: Range<u64>) {
-        let next = link + 1;
+        self.enter(link + 1, range);
+    }
+
+    fn enter(&mut self, next: usize, range: Range<u64>) {
         let Some(below) = self.image.links.get(next) else {
             return;
         };
@@ -312,6 +337,11 @@ impl Iterator for ChainMap<'_> {
         loop {
             let (link, found) = match self.levels.last_mut()? {
                 Level::Mapped(link, map) => (*link, map.next()),
+                // Behind the last link, so that nothing is looked for below.
+                Level::Only(map) => match map.next() {
+                    Some(Ok(mapped)) => return Some(Ok(ChainMapped { link: 0, mapped })),
+                    end => (0, end),
+                },
                 Level::Past(link, range) => {
                     let whole = (!range.is_empty()).then(|| Mapped {
                         start: range.start,

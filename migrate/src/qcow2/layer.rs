@@ -2,14 +2,16 @@
 
 use super::bytes::{be64s, read_padded, read_table, read_up_to};
 use super::codec;
+use super::decoded::Decoded;
 use super::entry::{COPIED, Kind, L2Entry, Rules};
 use super::geometry::Geometry;
 use super::header::{Extent, Header};
 use super::snapshot::TABLE_BYTES_MAX;
 use super::{Bitmap, Snapshot, bitmap};
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use stillpoint_store::disk::DiskFile;
+use stillpoint_store::disk::{DiskFile, Stamp};
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// How much memory L2 tables may take that were read and may be needed again, in bytes a file.
@@ -32,6 +34,11 @@ struct TableCache {
     order: VecDeque<u64>,
 }
 
+thread_local! {
+    /// Compressed bytes on their way.
+    static STREAM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// See the module. Shared by all states of it; every call may come from several threads.
 pub struct Layer {
     path: String,
@@ -43,6 +50,7 @@ pub struct Layer {
     bitmaps: Vec<Bitmap>,
     cache: Mutex<TableCache>,
     cached_tables: usize,
+    decoded: Decoded,
 }
 
 impl std::fmt::Debug for Layer {
@@ -105,6 +113,7 @@ impl Layer {
             bitmaps,
             cache: Mutex::default(),
             cached_tables,
+            decoded: Decoded::default(),
         };
         layer.check_tables(table_bytes)?;
         Ok(layer)
@@ -128,6 +137,11 @@ impl Layer {
     /// What the file was opened as.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Change marks of the file.
+    pub(super) fn stamp(&self) -> Result<Stamp> {
+        self.file.stamp()
     }
 
     /// Sizes of clusters and tables.
@@ -286,10 +300,36 @@ impl Layer {
         if cluster.len() as u64 != bytes || len > 2 * bytes {
             return Err(Error::invalid(DOING, "not as large as a cluster").at(&self.path));
         }
-        let mut stream = vec![0; len as usize];
-        let n = read_up_to(&*self.file, host, &mut stream).map_err(|e| e.at(&self.path))?;
-        codec::decode(self.header.compression, &stream[..n], cluster)
-            .map_err(|why| Error::corrupt(DOING, why).at(&self.path).offset(host))
+        STREAM.with_borrow_mut(|stream| {
+            if stream.len() < len as usize {
+                stream.resize(len as usize, 0);
+            }
+            let stream = &mut stream[..len as usize];
+            let n = read_up_to(&*self.file, host, stream).map_err(|e| e.at(&self.path))?;
+            codec::decode(self.header.compression, &stream[..n], cluster)
+                .map_err(|why| Error::corrupt(DOING, why).at(&self.path).offset(host))
+        })
+    }
+
+    /// Bytes from `from` on of a compressed cluster, within it. A whole cluster is decoded in place; of one that is read in
+    /// parts, the latest few are kept, and who comes while one is decoded waits for that.
+    pub(super) fn read_compressed(
+        &self,
+        host: u64,
+        len: u64,
+        from: usize,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let bytes = self.geometry().cluster_bytes() as usize;
+        if buf.len() == bytes {
+            return self.decode(host, len, buf);
+        }
+        let cluster = self.decoded.get(host, || {
+            let mut cluster = vec![0; bytes];
+            self.decode(host, len, &mut cluster).map(|()| cluster)
+        })?;
+        buf.copy_from_slice(&cluster[from..from + buf.len()]);
+        Ok(())
     }
 
     /// Refuses clusters that start past the end of the file. A data file may be short: QEMU grows it late.

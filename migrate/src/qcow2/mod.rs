@@ -3,10 +3,11 @@
 //! ```text
 //! bytes geometry entry codec        vocabulary, pure
 //! header snapshot bitmap            structures of a file
-//! layer state map                   one open file, one state of it, where its bytes are
+//! decoded layer state map           one open file, one state of it, where its bytes are
 //! gate chain                        which other files may be opened, and the chain of them
 //! write                             images out
 //! copy                              an image as what the writer takes
+//! disk history                      its states as what the engine takes in
 //! ```
 //!
 //! Every byte of an image is untrusted: offsets, lengths and counts are checked against the file and against limits
@@ -17,10 +18,13 @@ mod bytes;
 mod chain;
 mod codec;
 mod copy;
+mod decoded;
+mod disk;
 mod entry;
 mod gate;
 mod geometry;
 mod header;
+mod history;
 mod layer;
 mod map;
 mod snapshot;
@@ -35,6 +39,7 @@ pub use entry::Kind;
 pub use gate::{CHAIN_DEPTH_MAX, Gate};
 pub use geometry::Geometry;
 pub use header::{Extent, Header, UnknownExtension};
+pub use history::{ChainMode, Past};
 pub use layer::{Layer, TableCacheBytes};
 pub use map::{Map, Mapped};
 pub use snapshot::Snapshot;

@@ -95,6 +95,27 @@ impl State {
         })
     }
 
+    /// How much this state differs from another of the same file, by a few of its tables, the same whatever it is compared with,
+    /// so that each is read once. Says which of several is nearest, nothing else.
+    pub(super) fn distance(&self, other: &Self, samples: usize) -> Result<u64> {
+        const ENTRY: u64 = 1 << 24;
+        let slots = self.used_slots().max(other.used_slots());
+        let differs = |slot: &u64| self.table_offset(*slot) != other.table_offset(*slot);
+        let mut distance = (0..slots).filter(differs).count() as u64;
+        let used: Vec<u64> = (0..self.used_slots())
+            .filter(|slot| self.table_offset(*slot) != 0)
+            .collect();
+        let step = used.len().div_ceil(samples.max(1)).max(1);
+        for slot in used.iter().step_by(step).copied().filter(differs) {
+            let entries = match (self.table(slot)?, other.table(slot)?) {
+                (Some(a), Some(b)) => a.iter().zip(b.iter()).filter(|(a, b)| a != b).count() as u64,
+                _ => self.layer.geometry().table_entries(),
+            };
+            distance += entries * ENTRY;
+        }
+        Ok(distance)
+    }
+
     /// The L2 table that maps `offset`; `None` where nothing is allocated.
     pub(super) fn table(&self, slot: u64) -> Result<Option<Table>> {
         match self.table_offset(slot) {

@@ -5,8 +5,10 @@
 
 mod clusters;
 mod extents;
+mod pieces;
 
 pub use extents::{Extent, Extents};
+pub use pieces::{ClusterRun, ClusterRuns};
 
 use crate::content::nodes::Nodes;
 use crate::error::Result;
