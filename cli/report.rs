@@ -318,10 +318,14 @@ pub struct Exported {
     pub file: String,
     /// Its format.
     pub format: String,
+    /// Names of the snapshots that are in the image itself.
+    pub snapshots: Vec<String>,
     /// Size of the disk.
     pub size_bytes: u64,
     /// Bytes written; holes are not.
     pub written_bytes: u64,
+    /// True when the file was read back and was the same.
+    pub verified: bool,
     /// How long it took.
     pub seconds: f64,
 }

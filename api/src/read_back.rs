@@ -1,5 +1,6 @@
-//! What was imported read back and compared with where it came from.
+//! What is in the store compared with an image, after an import or an export.
 
+use crate::create::CreatedDevice;
 use crate::history::ImportedHistory;
 use crate::read::VIEW_CACHE_BYTES;
 use crate::system::System;
@@ -12,33 +13,69 @@ use stillpoint_store::ops::view::Reader;
 use stillpoint_store::progress::Progress;
 use stillpoint_store::{Error, Result};
 
+const DOING: &str = "comparing the image with the store";
 /// Bytes that one task compares.
 const PIECE_BYTES: u64 = 1 << 20;
 
+/// A state in the store, to be compared with one of a history.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// What it is called in messages.
+    pub name: String,
+    /// The disk.
+    pub disk: Content,
+    /// The VM state.
+    pub vm_state: Option<Content>,
+}
+
 impl System {
-    /// Reads every state of a history out of the store, VM state too, and compares it with what the image says. `Corrupt` names
-    /// the state and the first byte that differs.
-    pub fn verify_history(
+    /// Reads states out of the store, VM state too, and compares each with that of a history, all of which are there: the present
+    /// one is the last. `Corrupt` names the state and the first byte that differs.
+    pub fn compare_history(
         &self,
-        made: &ImportedHistory,
+        kept: &[Kept],
         history: &dyn History,
         progress: &Progress,
     ) -> Result<()> {
-        let reader = self.store.reader(VIEW_CACHE_BYTES)?;
         let count = history.earlier().len();
-        for state in 0..=count {
-            let snapshot = made.snapshots.get(state);
-            let name = snapshot.map_or("the present state", |s| &s.name);
-            let content = snapshot.map_or(made.head, |s| s.content);
-            compare(&reader, content, &*history.disk(state)?, progress)
+        if kept.len() != count + 1 {
+            let why = format!("{} states are there, not {}", count + 1, kept.len());
+            return Err(Error::corrupt(DOING, why));
+        }
+        let reader = self.store.reader(VIEW_CACHE_BYTES)?;
+        for (state, kept) in kept.iter().enumerate() {
+            let name = &kept.name;
+            compare(&reader, kept.disk, &*history.disk(state)?, progress)
                 .map_err(|e| e.of(format!("the disk of {name}")))?;
-            let vm_state = snapshot.and_then(|s| s.vm_state).filter(|_| state < count);
-            if let Some((content, file)) = vm_state.zip(history.vm_state(state)?) {
-                compare(&reader, content.content, &*file, progress)
-                    .map_err(|e| e.of(format!("the VM state of {name}")))?;
+            match (kept.vm_state, history.vm_state(state)?) {
+                (None, None) => {}
+                (Some(content), Some(file)) => compare(&reader, content, &*file, progress)
+                    .map_err(|e| e.of(format!("the VM state of {name}")))?,
+                _ => {
+                    let why = "one of the two has no VM state";
+                    return Err(Error::corrupt(DOING, why).of(name));
+                }
             }
         }
         history.check_unchanged()
+    }
+}
+
+impl ImportedHistory {
+    /// The states, for `System::compare_history`.
+    pub fn kept(&self, history: &dyn History) -> Vec<Kept> {
+        let earlier = self.snapshots.iter().take(history.earlier().len());
+        let one = |s: &CreatedDevice| Kept {
+            name: s.name.clone(),
+            disk: s.content,
+            vm_state: s.vm_state.map(|vm| vm.content),
+        };
+        let present = Kept {
+            name: "the present state".into(),
+            disk: self.head,
+            vm_state: None,
+        };
+        earlier.map(one).chain([present]).collect()
     }
 }
 
@@ -48,7 +85,6 @@ fn compare(
     file: &dyn DiskFile,
     progress: &Progress,
 ) -> Result<()> {
-    const DOING: &str = "comparing what was imported with the image";
     let view = reader.view(content)?;
     let size = file.len()?;
     if view.size() != size {
@@ -63,27 +99,23 @@ fn compare(
             progress.check()?;
             let at = n * PIECE_BYTES;
             let len = (size - at).min(PIECE_BYTES) as usize;
-            // A run of zeros in both needs no look at its bytes.
-            let empty = file.extent(at)?;
-            let whole_hole = !empty.data && empty.end >= at + len as u64;
-            if whole_hole {
-                a[..len].fill(0);
-            } else if file.read_at(at, &mut a[..len])? < len {
+            if file.read_at(at, &mut a[..len])? < len {
                 return Ok(Some(at));
             }
             view.read_at(at, &mut b[..len])?;
             Progress::add(&progress.bytes_done, len as u64);
-            let first = a[..len].iter().zip(&b[..len]).position(|(a, b)| a != b);
-            Ok(first
-                .filter(|_| a[..len] != b[..len])
-                .map(|i| at + i as u64))
+            if a[..len] == b[..len] {
+                return Ok(None);
+            }
+            let first = a.iter().zip(&*b).position(|(a, b)| a != b);
+            Ok(first.map(|i| at + i as u64))
         },
     );
     let first = differs.try_reduce(|| None, |a, b| Ok(a.into_iter().chain(b).min()))?;
     match first {
         None => Ok(()),
-        Some(at) => Err(Error::corrupt(DOING, "they differ")
-            .offset(at)
-            .hint("what was imported is in the store: delete it, check the memory of this host, and import again")),
+        Some(at) => Err(Error::corrupt(DOING, "they differ").offset(at).hint(
+            "do not trust either before `still verify` and `qemu-img check` have looked at both",
+        )),
     }
 }

@@ -102,7 +102,8 @@ fn call(
     };
     let made = system.import_history(&import, &context.progress)?;
     if arguments.verify {
-        system.verify_history(&made, &*opened.history, &context.progress)?;
+        let kept = made.kept(&*opened.history);
+        system.compare_history(&kept, &*opened.history, &context.progress)?;
     }
     Ok(Imported {
         device: arguments.device.clone(),

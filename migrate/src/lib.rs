@@ -5,6 +5,7 @@
 //! qcow2                      images with all their internal snapshots, by our own code
 //! raw                        plain bytes
 //! take                       any image as a history that the engine takes in
+//! stored                     what a store has as what writers take
 //! ```
 //!
 //! Nothing here knows the store's operations: an image becomes a `stillpoint_store::history::History`.
@@ -14,8 +15,10 @@ mod locked;
 pub mod qcow2;
 mod raw;
 mod read_only;
+mod stored;
 mod take;
 
 pub use format::Format;
 pub use stillpoint_store::{Error, ErrorKind, Result};
+pub use stored::write_qcow2;
 pub use take::{LeftOut, Opened, Options, Wanted, open};
