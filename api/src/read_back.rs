@@ -14,6 +14,7 @@ use stillpoint_store::progress::Progress;
 use stillpoint_store::{Error, Result};
 
 const DOING: &str = "comparing the image with the store";
+const SECTOR: u64 = 512;
 /// Bytes that one task compares.
 const PIECE_BYTES: u64 = 1 << 20;
 
@@ -87,7 +88,8 @@ fn compare(
 ) -> Result<()> {
     let view = reader.view(content)?;
     let size = file.len()?;
-    if view.size() != size {
+    // Formats that count in sectors end with a whole one; what is past the end is to be zeros.
+    if view.size() > size || size - view.size() >= SECTOR {
         let why = format!("the store has {} bytes, the image {size}", view.size());
         return Err(Error::corrupt(DOING, why));
     }
@@ -102,7 +104,8 @@ fn compare(
             if file.read_at(at, &mut a[..len])? < len {
                 return Ok(Some(at));
             }
-            view.read_at(at, &mut b[..len])?;
+            let there = view.read_at(at, &mut b[..len])?;
+            b[there..len].fill(0);
             Progress::add(&progress.bytes_done, len as u64);
             if a[..len] == b[..len] {
                 return Ok(None);

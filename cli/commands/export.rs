@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 use stillpoint_api::{Kept, Output, System, Which};
 use stillpoint_migrate::qcow2::{self, ChainMode, Gate};
-use stillpoint_migrate::{Format, Wanted, write_qcow2};
+use stillpoint_migrate::{Format, Wanted, write_foreign, write_qcow2};
 use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::{Error, ErrorKind, Result};
@@ -137,10 +137,7 @@ fn call(arguments: &Arguments, format: Format, context: &Context) -> Result<Expo
             (written, vec![present(arguments, done.content)])
         }
         Format::Qcow2 => qcow2(arguments, &system, context)?,
-        Format::Foreign(name) => {
-            let error = Error::new(ErrorKind::Unsupported, DOING);
-            return Err(error.detail(format!("{name} is not written")));
-        }
+        Format::Foreign(name) => foreign(arguments, name, &system)?,
     };
     if arguments.verify {
         let options = stillpoint_migrate::Options {
@@ -148,6 +145,7 @@ fn call(arguments: &Arguments, format: Format, context: &Context) -> Result<Expo
             snapshots: Wanted::All,
             chain: ChainMode::Flatten,
             gate: Gate::closed(),
+            secret: None,
         };
         let opened = stillpoint_migrate::open(&RealDisk, &arguments.file, &options)?;
         system.compare_history(&kept, &*opened.history, &context.progress)?;
@@ -213,6 +211,23 @@ fn qcow2(arguments: &Arguments, system: &System, context: &Context) -> Result<(u
     });
     let kept = kept.chain([present(arguments, active)]).collect();
     Ok((file_bytes, kept))
+}
+
+/// The same through qemu-img.
+fn foreign(arguments: &Arguments, format: &str, system: &System) -> Result<(u64, Vec<Kept>)> {
+    if format == "luks" {
+        return Err(Error::new(ErrorKind::Unsupported, DOING)
+            .detail("no encrypted image is written")
+            .hint("export as raw, and encrypt with `qemu-img convert`"));
+    }
+    let (active, _) = system.states(&arguments.target, Which::None)?;
+    let mut file_bytes = 0;
+    system.write_new(&arguments.file, &mut |file, path| {
+        write_foreign(system.store(), active, format, path)?;
+        file_bytes = file.len()?;
+        file.sync()
+    })?;
+    Ok((file_bytes, vec![present(arguments, active)]))
 }
 
 fn export(

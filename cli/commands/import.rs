@@ -58,6 +58,9 @@ pub struct Arguments {
     /// A backing or data file, or a folder with such, that the image may name; may be given several times
     #[arg(long, value_name = "PATH")]
     allow_backing: Vec<PathBuf>,
+    /// A file with the passphrase of an encrypted image, which is then read through qemu-nbd
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
     /// Say what would be read, and import nothing
     #[arg(long)]
     dry_run: bool,
@@ -163,6 +166,7 @@ fn options(arguments: &Arguments) -> Result<Options> {
             Chain::Snapshots => ChainMode::Snapshots,
         },
         gate,
+        secret: arguments.secret_file.clone(),
     })
 }
 

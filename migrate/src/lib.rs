@@ -4,12 +4,14 @@
 //! format read_only locked    which format, and files that are only read
 //! qcow2                      images with all their internal snapshots, by our own code
 //! raw                        plain bytes
+//! foreign                    all other formats, through programs of QEMU
 //! take                       any image as a history that the engine takes in
 //! stored                     what a store has as what writers take
 //! ```
 //!
 //! Nothing here knows the store's operations: an image becomes a `stillpoint_store::history::History`.
 
+mod foreign;
 mod format;
 mod locked;
 pub mod qcow2;
@@ -18,6 +20,7 @@ mod read_only;
 mod stored;
 mod take;
 
+pub use foreign::write_foreign;
 pub use format::Format;
 pub use stillpoint_store::{Error, ErrorKind, Result};
 pub use stored::write_qcow2;

@@ -32,6 +32,28 @@ fn refused<T>() -> Result<T> {
     Err(Error::invalid("writing an image", "it is only read here"))
 }
 
+impl<T: Bytes> Bytes for &T {
+    fn len(&self) -> Result<u64> {
+        T::len(self)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        T::read_at(self, offset, buf)
+    }
+
+    fn extent(&self, offset: u64) -> Result<Extent> {
+        T::extent(self, offset)
+    }
+
+    fn is_zeros(&self, extent: &Extent) -> Result<bool> {
+        T::is_zeros(self, extent)
+    }
+
+    fn stamp(&self) -> Result<Stamp> {
+        T::stamp(self)
+    }
+}
+
 impl<T: Bytes> DiskFile for ReadOnly<T> {
     fn len(&self) -> Result<u64> {
         self.0.len()

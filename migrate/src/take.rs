@@ -1,10 +1,11 @@
 //! Any image as a history that the engine takes in, and what of it cannot be taken.
 
+use crate::foreign;
 use crate::format::Format;
 use crate::locked::Locked;
 use crate::qcow2::{ChainMode, Gate, Image, Past, Snapshot};
 use crate::raw::Raw;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use stillpoint_store::disk::Disk;
 use stillpoint_store::history::History;
 use stillpoint_store::{Error, ErrorKind, Result};
@@ -32,6 +33,8 @@ pub struct Options {
     pub chain: ChainMode,
     /// Which other files it may name.
     pub gate: Gate,
+    /// A file with the passphrase of an encrypted image.
+    pub secret: Option<PathBuf>,
 }
 
 /// Something that an image has and a store does not take.
@@ -67,28 +70,31 @@ pub fn open(disk: &dyn Disk, path: &Path, options: &Options) -> Result<Opened> {
         Some(format) => format,
         None => Format::detect(&*file.file())?,
     };
-    match format {
+    let (history, left_out): (Box<dyn History>, _) = match format {
+        Format::Qcow2 if options.secret.is_some() => {
+            let secret = options.secret.as_deref();
+            foreign::open(disk, path, file, "qcow2", &options.gate, secret)?
+        }
         Format::Qcow2 => {
             let image = Image::open(disk, path, &options.gate)?;
             let (past, left_out) = Past::new(image, &options.snapshots, options.chain)?;
-            Ok(Opened {
-                history: Box::new(past),
-                format,
-                left_out,
-            })
+            (Box::new(past), left_out)
         }
         Format::Raw => {
             options.snapshots.choose(&path.display().to_string(), &[])?;
-            Ok(Opened {
-                history: Box::new(Raw(file)),
-                format,
-                left_out: Vec::new(),
-            })
+            (Box::new(Raw(file)), Vec::new())
         }
-        Format::Foreign(name) => Err(Error::new(ErrorKind::Unsupported, "reading the image")
-            .at(path.display())
-            .detail(format!("{name} is not read"))),
-    }
+        Format::Foreign(name) => {
+            options.snapshots.choose(&path.display().to_string(), &[])?;
+            let secret = options.secret.as_deref();
+            foreign::open(disk, path, file, name, &options.gate, secret)?
+        }
+    };
+    Ok(Opened {
+        history,
+        format,
+        left_out,
+    })
 }
 
 impl Wanted {

@@ -11,9 +11,10 @@ pub const CHAIN_DEPTH_MAX: usize = 64;
 
 /// What a file is for the image that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Backing,
     Data,
+    Extent,
 }
 
 impl Role {
@@ -21,6 +22,7 @@ impl Role {
         match self {
             Self::Backing => "backing file",
             Self::Data => "data file",
+            Self::Extent => "extent file",
         }
     }
 }
@@ -73,7 +75,7 @@ impl Gate {
 
     /// The file that `image` calls `name`, if it may be opened: without links, so that what was checked is what is opened.
     /// `Unsupported` for what is no file name, `InvalidInput` for a file that is not allowed.
-    pub(super) fn resolve(
+    pub(crate) fn resolve(
         &self,
         disk: &dyn Disk,
         image: &Path,

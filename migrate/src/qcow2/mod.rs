@@ -36,6 +36,7 @@ pub use chain::{ChainMap, ChainMapped, Image, Link};
 pub use codec::Compression;
 pub use copy::Copy;
 pub use entry::Kind;
+pub(crate) use gate::Role;
 pub use gate::{CHAIN_DEPTH_MAX, Gate};
 pub use geometry::Geometry;
 pub use header::{Extent, Header, UnknownExtension};
