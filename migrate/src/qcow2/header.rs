@@ -106,7 +106,7 @@ fn unsupported(why: impl Into<String>) -> Error {
 
 fn encrypted(method: &str) -> Error {
     unsupported(format!("the image is encrypted ({method})")).hint(
-        "give the secret so that it is read through qemu-nbd, or decrypt it with `qemu-img convert`",
+        "give a file with the passphrase (--secret-file FILE): then it is read through qemu-nbd",
     )
 }
 
