@@ -67,5 +67,5 @@ fn only_raw(doing: &'static str, format: &str) -> Result<()> {
     }
     Err(Error::new(ErrorKind::Unsupported, doing)
         .detail(format!("the format {format} is not supported yet, raw is"))
-        .hint("convert it with: qemu-img convert"))
+        .hint("`still import` takes it in as a device without an image"))
 }

@@ -8,6 +8,7 @@
 //!
 //! Several inputs share one stream of batches, so that a group costs what one disk with all its bytes would.
 
+mod after;
 mod changed;
 mod commit;
 mod decide;
