@@ -1,6 +1,8 @@
 //! What the verbs report. The field names are the contract of `--json`: snake_case, `_bytes` are integers, times RFC 3339 in
 //! UTC, what is unknown or does not apply is null. Names that are not UTF-8 have their odd bytes as `\xNN`. Fields may be added.
 
+pub mod transfer;
+
 use crate::output::time::Time;
 use serde::Serialize;
 
