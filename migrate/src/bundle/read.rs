@@ -3,7 +3,7 @@
 use crate::wire::ahead::{self, AHEAD, Got, Item};
 use crate::wire::intake::{Finished, Intake};
 use crate::wire::message::Totals;
-use crate::wire::{Incoming, Message, Outcome, Purpose};
+use crate::wire::{Incoming, Message, Outcome, Purpose, Side};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -49,7 +49,7 @@ pub fn receive<R: Read + Send + 'static>(
     }
     let (preamble, incoming) = Incoming::begin(from)?;
     preamble.expect(Purpose::Bundle)?;
-    preamble.check_clusters(store.geometry())?;
+    preamble.check_clusters(store.geometry(), Side::Receiver)?;
     let mut intake = Intake::new(store, receive.renames.clone())?;
     let (got, next): (_, Receiver<Result<Got>>) = sync_channel(AHEAD);
     ahead::start(incoming, store.geometry().cluster_bytes, got)?;

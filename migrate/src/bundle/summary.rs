@@ -5,7 +5,7 @@ use super::filter::{Encoder, Filter, RICE_BITS, Range};
 use crate::wire::message::{Have, Message};
 use crate::wire::plan::Known;
 use crate::wire::stream::Raw;
-use crate::wire::{Incoming, Outgoing, Preamble, Purpose};
+use crate::wire::{Incoming, Outgoing, Preamble, Purpose, Side};
 use std::io::{Read, Write};
 use stillpoint_store::geometry::Geometry;
 use stillpoint_store::id::Hash;
@@ -112,7 +112,7 @@ impl Summary {
 
     /// Refuses a store of another cluster size.
     pub fn check_clusters(&self, ours: Geometry) -> Result<()> {
-        self.preamble.check_clusters(ours)
+        self.preamble.check_clusters(ours, Side::Sender)
     }
 }
 

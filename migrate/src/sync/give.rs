@@ -5,7 +5,7 @@ use crate::wire::ahead::{self, Got, Item};
 use crate::wire::message::{Failed, Plan, Step, Totals, Want};
 use crate::wire::outgoing::{announce, tell_contents};
 use crate::wire::plan::{Cargo, Known, Wanted};
-use crate::wire::{Incoming, Message, Outcome, Outgoing, Preamble, Purpose};
+use crate::wire::{Incoming, Message, Outcome, Outgoing, Preamble, Purpose, Side};
 use std::collections::HashMap;
 use std::io::{BufWriter, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
@@ -63,7 +63,7 @@ where
     let begun = (|| {
         let (theirs, incoming) = Incoming::begin(from)?;
         theirs.expect(Purpose::Sync)?;
-        theirs.check_clusters(store.geometry())?;
+        theirs.check_clusters(store.geometry(), Side::Sender)?;
         ahead::start(incoming, store.geometry().cluster_bytes, events.clone())
     })();
     let mut giving = Giving {
@@ -112,8 +112,8 @@ impl<W: Write> Giving<'_, W> {
             mirror: self.give.mirror,
             dry_run: self.give.dry_run,
         };
-        self.put(&Message::Plan(plan), self.hops + 1)?;
         let hops = self.hops + 1;
+        self.put(&Message::Plan(plan), hops)?;
         announce(&cargo, |message| self.put(&message, hops))?;
         let trees = self.store.trees()?;
         let mut giver = self.store.giver();
@@ -124,7 +124,7 @@ impl<W: Write> Giving<'_, W> {
         }
         std::thread::scope(|scope| {
             let steps = &cargo.steps;
-            scope.spawn(move || walk(&trees, steps, &permits, &events));
+            scope.spawn(move || walk(&trees, steps, (&permits, hops), &events));
             // Without permits the walk ends, also where this fails.
             let served = self.serve(&mut giver, tokens);
             if served.is_err() {
@@ -268,11 +268,16 @@ impl<W: Write> Giving<'_, W> {
 }
 
 /// Tells all contents, a window a permit.
-fn walk(trees: &Trees<'_>, steps: &[Step], permits: &Receiver<u16>, events: &SyncSender<Event>) {
+fn walk(
+    trees: &Trees<'_>,
+    steps: &[Step],
+    (permits, hops): (&Receiver<u16>, u16),
+    events: &SyncSender<Event>,
+) {
     let gone = || Error::new(ErrorKind::Cancelled, "telling what is to be sent");
-    let mut hops = 0;
+    let mut hops = hops;
     let told = tell_contents(trees, steps, &mut |message| {
-        if matches!(message, Message::Edits(_)) || hops == 0 {
+        if matches!(message, Message::Edits(_)) {
             let permit = permits.recv().map_err(|_| gone())?;
             hops = hops.max(permit);
         }

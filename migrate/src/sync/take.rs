@@ -6,7 +6,7 @@ use crate::wire::ahead::{self, AHEAD, Got, Item};
 use crate::wire::intake::{Finished, Intake};
 use crate::wire::message::{Failed, Totals, Want};
 use crate::wire::plan::Known;
-use crate::wire::{Incoming, Message, Outcome, Outgoing, Preamble, Purpose};
+use crate::wire::{Incoming, Message, Outcome, Outgoing, Preamble, Purpose, Side};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufWriter, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
@@ -126,7 +126,7 @@ impl Taking<'_> {
     ) -> Result<()> {
         let (theirs, incoming) = Incoming::begin(from)?;
         theirs.expect(Purpose::Sync)?;
-        theirs.check_clusters(store.geometry())?;
+        theirs.check_clusters(store.geometry(), Side::Receiver)?;
         let (got, next): (_, Receiver<Result<Got>>) = sync_channel(AHEAD);
         ahead::start(incoming, store.geometry().cluster_bytes, got)?;
         loop {

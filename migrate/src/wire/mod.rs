@@ -10,4 +10,4 @@ pub mod stream;
 
 pub use intake::{Intake, Outcome, Taken};
 pub use message::Message;
-pub use stream::{Incoming, Outgoing, Preamble, Purpose};
+pub use stream::{Incoming, Outgoing, Preamble, Purpose, Side};

@@ -139,21 +139,34 @@ impl Preamble {
         ))
     }
 
-    /// Refuses a store that is cut in other clusters: no cluster of one is one of the other.
-    pub fn check_clusters(&self, ours: Geometry) -> Result<()> {
+    /// Refuses a receiver that cuts disks in other clusters than the sender: no cluster of one is one of the other.
+    pub fn check_clusters(&self, ours: Geometry, we: Side) -> Result<()> {
         let (theirs, ours) = (self.geometry.cluster_bytes, ours.cluster_bytes);
         if theirs == ours {
             return Ok(());
         }
         let why = format!("its clusters have {theirs} bytes, those of this store {ours}");
+        let senders = match we {
+            Side::Receiver => theirs,
+            Side::Sender => ours,
+        };
         let hint = format!(
-            "receive into a store made with `still init --cluster-size {theirs}`, or move single disks with \
+            "receive into a store made with `still init --cluster-size {senders}`, or move single disks with \
              `still export` and `still import`"
         );
         Err(Error::new(ErrorKind::Refused, READING)
             .detail(why)
             .hint(hint))
     }
+}
+
+/// Who reads a preamble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Who takes snapshots in.
+    Receiver,
+    /// Who sends them.
+    Sender,
 }
 
 fn bad(why: &str) -> Error {
@@ -422,9 +435,17 @@ mod tests {
             cluster_bytes: 4096,
             ..Geometry::DEFAULT
         };
-        let e = preamble().check_clusters(other).unwrap_err();
+        let e = preamble()
+            .check_clusters(other, Side::Receiver)
+            .unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Refused);
         assert!(e.what_next().unwrap().contains("--cluster-size 8192"));
-        assert!(preamble().check_clusters(Geometry::DEFAULT).is_ok());
+        let e = preamble().check_clusters(other, Side::Sender).unwrap_err();
+        assert!(e.what_next().unwrap().contains("--cluster-size 4096"));
+        assert!(
+            preamble()
+                .check_clusters(Geometry::DEFAULT, Side::Sender)
+                .is_ok()
+        );
     }
 }
