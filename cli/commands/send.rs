@@ -79,6 +79,7 @@ fn call(arguments: &Arguments, out: &mut dyn Write, context: &Context) -> Result
         targets: arguments.targets.clone(),
         since: arguments.since.clone(),
         summary: arguments.summary.as_deref().map(summary).transpose()?,
+        window_max: None,
     };
     let out = BufWriter::with_capacity(1 << 20, out);
     bundle::send(system.store(), &send, out, &context.progress)

@@ -66,6 +66,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
         targets: arguments.targets.clone(),
         mirror: arguments.mirror,
         dry_run: arguments.dry_run,
+        window_max: None,
     };
     if give.mirror && give.targets.iter().any(|target| target.contains('@')) {
         return Err(Error::invalid(

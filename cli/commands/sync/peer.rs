@@ -80,6 +80,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<Answer> {
                 targets: arguments.targets.clone(),
                 mirror: arguments.mirror,
                 dry_run: arguments.dry_run,
+                window_max: None,
             };
             sync::give(system.store(), &give, from, to, &context.progress)
         }

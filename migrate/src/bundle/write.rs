@@ -1,6 +1,7 @@
 //! A bundle on its way out.
 
 use super::summary::Summary;
+use crate::wire::edits::WINDOW_MAX;
 use crate::wire::message::{Plan, Totals};
 use crate::wire::outgoing::{announce, tell_contents};
 use crate::wire::plan::{Cargo, Known, Wanted, find};
@@ -25,6 +26,8 @@ pub struct Send {
     pub since: Vec<String>,
     /// What else the receiver has.
     pub summary: Option<Summary>,
+    /// Changes told at a time; see [`crate::sync::Give`].
+    pub window_max: Option<usize>,
 }
 
 /// What was sent.
@@ -71,6 +74,7 @@ pub fn send(store: &Store, send: &Send, out: impl Write, progress: &Progress) ->
     let mut sending = Sending {
         store,
         summary: send.summary.as_ref(),
+        window_max: send.window_max.unwrap_or(WINDOW_MAX),
         out: Outgoing::begin(out, &preamble)?,
         given: Given::default(),
         totals: Totals::default(),
@@ -93,6 +97,7 @@ pub fn send(store: &Store, send: &Send, out: impl Write, progress: &Progress) ->
 struct Sending<'a, W> {
     store: &'a Store,
     summary: Option<&'a Summary>,
+    window_max: usize,
     out: Outgoing<W>,
     given: Given,
     totals: Totals,
@@ -107,7 +112,8 @@ impl<W: Write> Sending<'_, W> {
         let trees = self.store.trees()?;
         let mut giver = self.store.giver();
         self.totals.contents = cargo.steps.len() as u64;
-        let windows = tell_contents(&trees, &cargo.steps, &mut |message| {
+        let window_max = self.window_max;
+        let windows = tell_contents(&trees, &cargo.steps, window_max, &mut |message| {
             if let Message::Edits(edits) = &message {
                 self.frames(&mut giver, &edits.runs)?;
             }

@@ -2,6 +2,7 @@
 
 use super::{Report, WINDOWS_UNDER_WAY};
 use crate::wire::ahead::{self, Got, Item};
+use crate::wire::edits::WINDOW_MAX;
 use crate::wire::message::{Failed, Plan, Step, Totals, Want};
 use crate::wire::outgoing::{announce, tell_contents};
 use crate::wire::plan::{Cargo, Known, Wanted};
@@ -25,6 +26,9 @@ pub struct Give {
     pub mirror: bool,
     /// Find out what lacks, and send none of it.
     pub dry_run: bool,
+    /// Changes told at a time; by default, and at most, as many as a message may have. Fewer are for tests, where little
+    /// data is to make many windows.
+    pub window_max: Option<usize>,
 }
 
 /// Something to be dealt with.
@@ -124,7 +128,8 @@ impl<W: Write> Giving<'_, W> {
         }
         std::thread::scope(|scope| {
             let steps = &cargo.steps;
-            scope.spawn(move || walk(&trees, steps, (&permits, hops), &events));
+            let window_max = self.give.window_max.unwrap_or(WINDOW_MAX);
+            scope.spawn(move || walk(&trees, (steps, window_max), (&permits, hops), &events));
             // Without permits the walk ends, also where this fails.
             let served = self.serve(&mut giver, tokens);
             if served.is_err() {
@@ -270,13 +275,13 @@ impl<W: Write> Giving<'_, W> {
 /// Tells all contents, a window a permit.
 fn walk(
     trees: &Trees<'_>,
-    steps: &[Step],
+    (steps, window_max): (&[Step], usize),
     (permits, hops): (&Receiver<u16>, u16),
     events: &SyncSender<Event>,
 ) {
     let gone = || Error::new(ErrorKind::Cancelled, "telling what is to be sent");
     let mut hops = hops;
-    let told = tell_contents(trees, steps, &mut |message| {
+    let told = tell_contents(trees, steps, window_max, &mut |message| {
         if matches!(message, Message::Edits(_)) {
             let permit = permits.recv().map_err(|_| gone())?;
             hops = hops.max(permit);

@@ -31,11 +31,6 @@ impl Edits {
         self.runs.iter().filter_map(hash).collect()
     }
 
-    /// True where no further run may be added.
-    pub fn is_full(&self) -> bool {
-        self.runs.len() == WINDOW_MAX
-    }
-
     /// The bytes. Neighbours with a hash each are one run there.
     pub fn encode(&self) -> Vec<u8> {
         let mut runs: Vec<(u64, u64, u64)> = Vec::new();

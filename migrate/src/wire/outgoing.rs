@@ -1,6 +1,6 @@
 //! The sending side of a bundle and of a sync: contents as windows of changes.
 
-use super::edits::Edits;
+use super::edits::{Edits, WINDOW_MAX};
 use super::message::{Message, Step};
 use super::plan::Cargo;
 use stillpoint_store::Result;
@@ -23,8 +23,13 @@ pub fn announce(cargo: &Cargo, mut tell: impl FnMut(Message) -> Result<()>) -> R
     Ok(())
 }
 
-/// Tells all contents; holds one window in memory. Returns the number of windows.
-pub fn tell_contents(trees: &Trees<'_>, steps: &[Step], tell: Tell<'_>) -> Result<u64> {
+/// Tells all contents in windows of at most so many changes; holds one in memory. Returns the number of windows.
+pub fn tell_contents(
+    trees: &Trees<'_>,
+    steps: &[Step],
+    window_max: usize,
+    tell: Tell<'_>,
+) -> Result<u64> {
     let mut window = 0;
     for step in steps {
         tell(Message::Content(*step))?;
@@ -34,7 +39,7 @@ pub fn tell_contents(trees: &Trees<'_>, steps: &[Step], tell: Tell<'_>) -> Resul
         };
         trees.changes(step.base, step.content, &mut |run| {
             edits.runs.push(run);
-            if edits.is_full() {
+            if edits.runs.len() >= window_max.clamp(1, WINDOW_MAX) {
                 window += 1;
                 let next = Edits {
                     window,

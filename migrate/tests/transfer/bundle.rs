@@ -152,13 +152,11 @@ fn what_arrived_before_a_cut_is_not_stored_again() {
 #[test]
 fn every_flipped_byte_is_found_and_nothing_counts() {
     let from = Host::new(1);
-    from.save("d", "one", &disk(0..3));
+    // These letters compress well, so that there are few bytes.
+    from.save("d", "one", &disk([0, 3, 6, 9]));
     let good = from.send(&["d@one"], &[]);
+    assert!(good.len() < 3000, "{} bytes", good.len());
     for at in 0..good.len() {
-        // Noise is long; its beginning and its end do.
-        if good.len() > 2000 && at > 1200 && at + 800 < good.len() && at % 61 != 0 {
-            continue;
-        }
         let mut bad = good.clone();
         bad[at] ^= 1 << (at % 8);
         let to = Host::new(2);
@@ -187,6 +185,7 @@ fn send_for(from: &Host, target: &str, summary: Summary) -> Vec<u8> {
         targets: vec![target.into()],
         since: vec![],
         summary: Some(summary),
+        window_max: None,
     })
 }
 

@@ -193,6 +193,7 @@ impl Host {
             targets: targets.iter().map(ToString::to_string).collect(),
             since: since.iter().map(ToString::to_string).collect(),
             summary: None,
+            window_max: Some(7),
         };
         self.send_as(&send)
     }

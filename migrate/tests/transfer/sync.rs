@@ -206,7 +206,11 @@ fn a_mirror_loses_what_the_source_deleted_and_only_there() {
 #[test]
 fn cut_off_at_any_byte_in_either_direction_it_finishes_when_repeated() {
     let from = source();
-    let whole = sync(&from, &Host::new(2), &Give::default());
+    let what = Give {
+        window_max: Some(40),
+        ..Give::default()
+    };
+    let whole = sync(&from, &Host::new(2), &what);
     let lived_through = Host::new(3);
     let there = (0..whole.sent_bytes)
         .step_by(20_011)
@@ -220,7 +224,7 @@ fn cut_off_at_any_byte_in_either_direction_it_finishes_when_repeated() {
             bytes,
             ..WHOLE.clone()
         };
-        let (given, taken) = sync_over(&from, &lived_through, &Give::default(), &line);
+        let (given, taken) = sync_over(&from, &lived_through, &what, &line);
         let records = lived_through.records().len();
         if taken.is_ok() {
             // It was done, and the sender did not hear of it.
@@ -252,6 +256,25 @@ fn a_long_line_costs_its_length_a_few_times_whatever_the_number_of_clusters() {
         equal(&from, &to);
     }
     assert_eq!(hops, [4, 4]);
+}
+
+#[test]
+fn windows_beyond_those_under_way_wait_for_one_before_them() {
+    let from = Host::new(1);
+    from.save("d", "one", &disk(0..200));
+    // 200 changes: 50 windows, 16 of which are told at once.
+    let many = Give {
+        window_max: Some(4),
+        ..Give::default()
+    };
+    let to = Host::new(2);
+    let report = sync(&from, &to, &many);
+    assert_eq!(
+        report.hops,
+        4 + 2 * (50 / 16),
+        "two more for each 16 windows"
+    );
+    equal(&from, &to);
 }
 
 #[test]
