@@ -80,6 +80,7 @@ where
         totals: Totals::default(),
         asked_bytes: 0,
         hops: 0,
+        late: Vec::new(),
     };
     match begun.and_then(|()| giving.run(events)) {
         Ok(outcome) => Ok(Report {
@@ -103,6 +104,8 @@ struct Giving<'a, W: Write> {
     totals: Totals,
     asked_bytes: u64,
     hops: u16,
+    /// Events that nobody has looked at when it failed.
+    late: Vec<Event>,
 }
 
 impl<W: Write> Giving<'_, W> {
@@ -133,8 +136,8 @@ impl<W: Write> Giving<'_, W> {
             // Without permits the walk ends, also where this fails.
             let served = self.serve(&mut giver, tokens);
             if served.is_err() {
-                // The walk may wait for room.
-                while self.next.try_recv().is_ok() {}
+                // The walk may wait for room; without permits it tells little more.
+                self.late.extend(self.next.try_iter());
             }
             served
         })
@@ -257,8 +260,10 @@ impl<W: Write> Giving<'_, W> {
         if told.is_ok() && error.kind() != ErrorKind::Io {
             return error;
         }
-        let idle = Progress::default();
-        while let Ok(event) = ahead::wait(&self.next, &idle) {
+        // Not for ever: where only one direction broke, the receiver may wait for us.
+        let late = std::mem::take(&mut self.late).into_iter();
+        let rest = std::iter::from_fn(|| ahead::wait_briefly(&self.next));
+        for event in late.chain(rest) {
             match event {
                 Event::Got(Ok(Got {
                     item: Item::Message(Message::Failed(failed)),

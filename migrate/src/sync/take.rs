@@ -9,7 +9,7 @@ use crate::wire::plan::Known;
 use crate::wire::{Incoming, Message, Outcome, Outgoing, Preamble, Purpose, Side};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufWriter, Read, Write};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use stillpoint_store::progress::Progress;
 use stillpoint_store::store::Store;
@@ -34,8 +34,9 @@ where
         id: store.new_uid(),
         geometry: store.geometry(),
     };
-    let mut answers = Answers::start(to, &preamble)?;
-    let taken = take_with(store, renames, from, &mut answers, progress);
+    let (got, next) = sync_channel(AHEAD);
+    let mut answers = Answers::start(to, &preamble, got.clone())?;
+    let taken = take_with(store, renames, (from, got, next), &mut answers, progress);
     if let Err(error) = &taken {
         answers.put(&Message::Failed(Failed::of(error)), 0);
     }
@@ -53,7 +54,7 @@ where
 fn take_with<R: Read + Send + 'static>(
     store: &Store,
     renames: BTreeMap<String, String>,
-    from: R,
+    (from, got, next): (R, SyncSender<Result<Got>>, Receiver<Result<Got>>),
     answers: &mut Answers,
     progress: &Progress,
 ) -> Result<(Outcome, u64, u16)> {
@@ -74,13 +75,11 @@ fn take_with<R: Read + Send + 'static>(
         hops: 0,
         sent_bytes: 0,
     };
-    match taking.run(store, from, &mut intake) {
-        Ok(()) => {}
-        Err(e) => {
-            // What made it fail is what the caller is to hear.
-            intake.keep().unwrap_or_default();
-            return Err(e);
-        }
+    let begun = begin(store, from, got);
+    if let Err(e) = begun.and_then(|()| taking.run(store, &next, &mut intake)) {
+        // What made it fail is what the caller is to hear.
+        intake.keep().unwrap_or_default();
+        return Err(e);
     }
     let outcome = if intake.is_dry_run() {
         intake.dry(taking.told.clusters)?
@@ -106,6 +105,18 @@ fn expire(store: &Store) -> Result<()> {
     }
 }
 
+/// Reads the preamble, then ahead.
+fn begin<R: Read + Send + 'static>(
+    store: &Store,
+    from: R,
+    got: SyncSender<Result<Got>>,
+) -> Result<()> {
+    let (theirs, incoming) = Incoming::begin(from)?;
+    theirs.expect(Purpose::Sync)?;
+    theirs.check_clusters(store.geometry(), Side::Receiver)?;
+    ahead::start(incoming, store.geometry().cluster_bytes, got)
+}
+
 struct Taking<'a> {
     answers: &'a mut Answers,
     progress: &'a Progress,
@@ -118,19 +129,14 @@ struct Taking<'a> {
 
 impl Taking<'_> {
     /// Takes everything up to the end.
-    fn run<R: Read + Send + 'static>(
+    fn run(
         &mut self,
         store: &Store,
-        from: R,
+        next: &Receiver<Result<Got>>,
         intake: &mut Intake<'_>,
     ) -> Result<()> {
-        let (theirs, incoming) = Incoming::begin(from)?;
-        theirs.expect(Purpose::Sync)?;
-        theirs.check_clusters(store.geometry(), Side::Receiver)?;
-        let (got, next): (_, Receiver<Result<Got>>) = sync_channel(AHEAD);
-        ahead::start(incoming, store.geometry().cluster_bytes, got)?;
         loop {
-            let got = ahead::wait(&next, self.progress)??;
+            let got = ahead::wait(next, self.progress)??;
             self.sent_bytes = got.bytes;
             self.hops = self.hops.max(got.hops);
             match got.item {
@@ -190,21 +196,29 @@ impl Taking<'_> {
 /// Writes what goes back.
 struct Answers {
     queue: Option<Sender<(Message, u16)>>,
-    writer: Option<JoinHandle<Result<u64>>>,
+    writer: Option<JoinHandle<Option<u64>>>,
 }
 
 impl Answers {
-    fn start<W: Write + Send + 'static>(to: W, preamble: &Preamble) -> Result<Self> {
+    /// A pipe that breaks is told to `got`: whoever waits for an answer to what could not be asked waits for ever else.
+    fn start<W: Write + Send + 'static>(
+        to: W,
+        preamble: &Preamble,
+        got: SyncSender<Result<Got>>,
+    ) -> Result<Self> {
         let mut out = Outgoing::begin(BufWriter::new(to), preamble)?;
         out.flush()?;
         let (queue, messages) = channel::<(Message, u16)>();
         let write = move || {
             for (message, hops) in messages {
                 let (kind, payload) = message.encode();
-                out.put(kind, hops, &payload)?;
-                out.flush()?;
+                if let Err(e) = out.put(kind, hops, &payload).and_then(|()| out.flush()) {
+                    // Where nobody listens any more, nobody waits.
+                    let _ = got.try_send(Err(e));
+                    return None;
+                }
             }
-            Ok(out.bytes())
+            Some(out.bytes())
         };
         let writer = std::thread::Builder::new()
             .name("answer".into())
@@ -219,7 +233,7 @@ impl Answers {
     /// LIMIT: the sender gets no more answers than there are windows under way.
     fn put(&mut self, message: &Message, hops: u16) {
         if let Some(queue) = &self.queue {
-            // A pipe that broke is found by whoever reads from its other direction.
+            // The thread has told why it ended.
             let _ = queue.send((message.clone(), hops));
         }
     }
@@ -227,6 +241,6 @@ impl Answers {
     /// Writes what is left; the bytes of all.
     fn end(&mut self) -> Option<u64> {
         self.queue.take();
-        self.writer.take()?.join().ok()?.ok()
+        self.writer.take()?.join().ok()?
     }
 }

@@ -14,6 +14,9 @@ pub const AHEAD: usize = 8;
 /// How soon somebody who waits for the other side notices that he was asked to stop.
 const NOTICE: Duration = Duration::from_millis(200);
 
+/// How long somebody whose pipe broke waits for the other side to say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What was read.
 pub enum Item {
     /// A frame, its clusters named by their hashes.
@@ -90,4 +93,9 @@ pub fn wait<T>(from: &Receiver<T>, progress: &Progress) -> Result<T> {
             }
         }
     }
+}
+
+/// The next of what was read ahead, if it comes soon.
+pub fn wait_briefly<T>(from: &Receiver<T>) -> Option<T> {
+    from.recv_timeout(LAST_WORDS).ok()
 }
