@@ -2,6 +2,7 @@
 //! UTC, what is unknown or does not apply is null. Names that are not UTF-8 have their odd bytes as `\xNN`. Fields may be added.
 
 mod server;
+pub mod transfer;
 
 pub use server::{Mounted, Served};
 

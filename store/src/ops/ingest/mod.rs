@@ -15,9 +15,11 @@ mod decide;
 mod feed;
 mod parents;
 mod scan;
+mod take;
 mod writer;
 
 pub(crate) use scan::is_zero;
+pub use take::{Arrived, Taker};
 pub(crate) use writer::NODE_FRAME_BYTES;
 pub use writer::{Writer, record_copy};
 
