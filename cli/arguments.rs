@@ -2,7 +2,7 @@
 
 use crate::commands::{
     completions, create, delete, demo, device, diff, eras, export, find, gc, goto, import, init,
-    list, man, qemu_img, rebuild_index, rescue, show, stats, verify, volume,
+    list, man, mount, qemu_img, rebuild_index, rescue, serve, show, stats, verify, volume,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -86,6 +86,10 @@ pub enum Command {
     Gc(gc::Arguments),
     /// Show what is stored and what it saves
     Stats(stats::Arguments),
+    /// Serve every volume and every snapshot over NBD
+    Serve(serve::Arguments),
+    /// Show every snapshot as a file
+    Mount(mount::Arguments),
     /// Make the index anew from the packs
     RebuildIndex(rebuild_index::Arguments),
     /// Write what can be read of a damaged store to images
@@ -170,6 +174,8 @@ mod tests {
             "still completions cobol",
             "still eras 4.2 6.0 8.0",
             "still qemu-img convert",
+            "still serve --nbd /run/still.sock",
+            "still serve --nbd unix:x --tls-verify-peer",
             "still volume create vm1",
             "still volume create vm1 --size 1G --from golden",
         ] {

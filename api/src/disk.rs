@@ -52,7 +52,8 @@ impl System {
         self.export_content(content, output, progress)
     }
 
-    pub(crate) fn export_content(
+    /// The same of contents that a snapshot or head names now.
+    pub fn export_content(
         &self,
         content: Content,
         output: Output<'_>,

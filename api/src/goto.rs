@@ -171,9 +171,10 @@ impl System {
             let image = self.open_image(&d.name, attachment, Access::Write);
             images.push(image.map_err(|e| match e.kind() {
                 // A marked device keeps its attachment: both ends of the goto are of that image.
-                ErrorKind::NotFound => {
-                    e.hint("bring the image back to that path, then finish or undo the goto")
-                }
+                ErrorKind::NotFound => e.hint(
+                    "bring the image back to that path; where it is gone for good, put the snapshot there with \
+                     `still export`; then finish the goto",
+                ),
                 _ => e,
             })?);
         }

@@ -5,13 +5,17 @@ use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::{Answer, Report, units};
 use crate::report::Exported;
+use crate::server::Server;
 use clap::Args;
+use serde_json::json;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use stillpoint_api::Output;
 use stillpoint_store::{Error, ErrorKind, Result};
+
+const DOING: &str = "exporting";
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
@@ -41,7 +45,7 @@ pub struct Arguments {
 
 /// Exports.
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
-    let doing = "exporting";
+    let doing = DOING;
     only_raw(doing, &arguments.format)?;
     if !arguments.snapshots.is_empty() {
         return Err(Error::new(ErrorKind::Unsupported, doing)
@@ -93,6 +97,17 @@ fn export(
 ) -> Result<stillpoint_api::Exported> {
     let system = context.open()?;
     let (target, progress) = (&arguments.target, &context.progress);
+    let named = std::slice::from_ref(target);
+    // A volume as it is now: the server that has it open stores first what was written to it.
+    if !arguments.vm_state
+        && let Some(mut server) = Server::of_volumes(&context.store, &system, named)?
+    {
+        let absorbed = json!({ "device": target });
+        server.execute("x-stillpoint-volume-absorb", absorbed)?;
+        let head = system.device(target)?.head;
+        let head = head.ok_or_else(|| Error::invalid(DOING, "nothing was ever written to it"))?;
+        return system.export_content(head, output, progress);
+    }
     if arguments.vm_state {
         system.export_vm_state(target, output, progress)
     } else {

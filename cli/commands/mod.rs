@@ -15,9 +15,11 @@ pub mod import;
 pub mod init;
 pub mod list;
 pub mod man;
+pub mod mount;
 pub mod qemu_img;
 pub mod rebuild_index;
 pub mod rescue;
+pub mod serve;
 pub mod show;
 pub mod stats;
 pub mod verify;
@@ -47,6 +49,8 @@ pub fn run(command: Command, context: &Context) -> Result<Answer> {
         Command::Volume(verb) => volume::run(&verb, context),
         Command::Gc(arguments) => gc::run(arguments, context),
         Command::Stats(arguments) => stats::run(&arguments, context),
+        Command::Serve(arguments) => serve::run(&arguments, context),
+        Command::Mount(arguments) => mount::run(&arguments, context),
         Command::RebuildIndex(arguments) => rebuild_index::run(arguments, context),
         Command::Rescue(arguments) => rescue::run(&arguments, context),
         Command::QemuImg(verb) => qemu_img::run(&verb, context),

@@ -4,8 +4,10 @@ use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::{Answer, Report, units};
 use crate::report::VolumeChanged;
+use crate::server::{self, Server};
 use crate::size;
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 use stillpoint_api::VolumeSource;
 use stillpoint_store::Result;
 
@@ -105,6 +107,12 @@ pub struct RemoveArguments {
 
 /// Runs one of them.
 pub fn run(verb: &Verb, context: &Context) -> Result<Answer> {
+    // The server of the store has volumes open; taking one from another host is not its affair.
+    if !matches!(verb, Verb::Move(MoveArguments { take: true, .. }))
+        && let Some(server) = Server::of(&context.store)?
+    {
+        return through(server, verb).map(Answer::of);
+    }
     let system = context.open()?;
     let progress = &*context.progress;
     let changed = match verb {
@@ -142,17 +150,56 @@ pub fn run(verb: &Verb, context: &Context) -> Result<Answer> {
         }
         Verb::Remove(RemoveArguments { name }) => {
             let gone = system.volume_remove(name)?;
-            changed(
-                if gone {
-                    "removed"
-                } else {
-                    "removed all but snapshots of"
-                },
-                name,
-            )
+            changed(removal(gone), name)
         }
     };
     Ok(Answer::of(changed))
+}
+
+/// The same by the server of the store.
+fn through(mut server: Server, verb: &Verb) -> Result<VolumeChanged> {
+    let mut ask = |command: &str, arguments: Value| {
+        let command = format!("x-stillpoint-volume-{command}");
+        server.execute(&command, server::without_nulls(arguments))
+    };
+    Ok(match verb {
+        Verb::Create(CreateArguments { name, size, from }) => {
+            let made = ask(
+                "create",
+                json!({ "name": name, "size": size, "from": from }),
+            )?;
+            VolumeChanged {
+                uid: made["uid"].as_str().map(ToOwned::to_owned),
+                size_bytes: made["size_bytes"].as_u64(),
+                from: from.clone(),
+                ..changed("created", name)
+            }
+        }
+        Verb::Resize(ResizeArguments { name, size }) => {
+            ask("resize", json!({ "name": name, "size": size }))?;
+            VolumeChanged {
+                size_bytes: Some(*size),
+                ..changed("resized", name)
+            }
+        }
+        Verb::Move(MoveArguments { name, .. }) => {
+            ask("move", json!({ "name": name }))?;
+            changed("handed over", name)
+        }
+        Verb::Remove(RemoveArguments { name }) => {
+            let removed = ask("remove", json!({ "name": name }))?;
+            changed(removal(removed["device_removed"] == true), name)
+        }
+    })
+}
+
+/// What was done to a volume whose device went, or stays with its snapshots.
+fn removal(gone: bool) -> &'static str {
+    if gone {
+        "removed"
+    } else {
+        "removed all but snapshots of"
+    }
 }
 
 fn changed(action: &'static str, volume: &str) -> VolumeChanged {

@@ -205,16 +205,26 @@ impl Catalog {
 
     /// The same as if the snapshots that `without` names were not there.
     pub fn roots_without(&self, without: &dyn Fn(&Uid) -> bool) -> Vec<Hash> {
+        let mut roots = self.lasting_roots(without);
+        roots.extend(self.sessions.values().flat_map(|s| s.roots.iter().copied()));
+        roots.into_iter().collect()
+    }
+
+    /// Every root that must be kept when all sessions have ended.
+    pub fn roots_without_pins(&self) -> BTreeSet<Hash> {
+        self.lasting_roots(&|_| false)
+    }
+
+    fn lasting_roots(&self, without: &dyn Fn(&Uid) -> bool) -> BTreeSet<Hash> {
         let snapshots = self.snapshots().filter(|s| !without(&s.record.uid));
         let mut roots: BTreeSet<Hash> = snapshots.flat_map(|s| s.record.roots()).collect();
         roots.extend(self.devices().filter_map(|d| d.head.map(|h| h.root)));
-        roots.extend(self.sessions.values().flat_map(|s| s.roots.iter().copied()));
         roots.extend(
             self.gotos()
                 .flat_map(|g| &g.devices)
                 .flat_map(|d| [d.undo.root, d.target.root]),
         );
-        roots.into_iter().collect()
+        roots
     }
 
     /// Whether something keeps this root.
