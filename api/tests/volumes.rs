@@ -458,7 +458,7 @@ fn a_full_disk_is_told_and_leaves_the_volume_as_it_was() {
     let size = 4096 * BLOCK;
     let made = system.volume_create_on(&volumes, "a", VolumeSource::Empty(size), &progress());
     let volume = volumes.volume(&made.unwrap().uid).unwrap();
-    volume.write_at(0, &[7; 100_000]).unwrap();
+    volume.write_at(0, &vec![7; 100_000]).unwrap();
     machine.disk.set_space(2 << 20);
     let mut plain = vec![0; size as usize];
     plain[..100_000].fill(7);
