@@ -426,12 +426,14 @@ pub struct RescuedImage {
     pub snapshot: String,
     /// `disk` or `vm_state`.
     pub part: &'static str,
-    /// The image written.
+    /// The image, which is there if `written`.
     pub file: String,
     /// Size of the disk.
     pub size_bytes: u64,
     /// Bytes that could not be found and are zeros in the image.
     pub missing_bytes: u64,
+    /// The image is there. Where it is not, `unreadable` has a line that says why.
+    pub written: bool,
     /// The log, as far as it can be read, does not list it: it was deleted, or the entry that made it is lost.
     pub unlisted: bool,
 }
@@ -447,8 +449,10 @@ pub struct ImgSnapshots {
     pub action: &'static str,
     /// Its argument.
     pub snapshot: Option<String>,
-    /// The list, where that is the action.
+    /// The list, where that is the action; null where it could not be had, which the release does not call a failure.
     pub snapshots: Option<Vec<ImgSnapshot>>,
+    /// Why there is none, in words, the innermost last.
+    pub causes: Vec<String>,
 }
 
 /// A snapshot, in the fields of QMP's `SnapshotInfo`.

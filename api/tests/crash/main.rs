@@ -11,6 +11,7 @@ mod birth;
 mod check;
 mod damage;
 mod faults;
+mod gone;
 mod hearsay;
 mod hook;
 mod lies;
