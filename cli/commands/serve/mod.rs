@@ -110,8 +110,9 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let monitor = Monitor::new(shelf.clone(), exports, arguments.qemu_version);
     let control = qmp::Server::new(monitor);
     let listened = bound.names();
-    let _unlink = bound.serve(&server, &control)?;
+    // Before clients come: a second server on the store must not get as far as them.
     let _own = own_socket(&control, context)?;
+    let _unlink = bound.serve(&server, &control)?;
     let keeper = Keeper::start(shelf.clone(), arguments.overlay_limit)
         .map_err(|e| Error::io("starting a thread", e))?;
     for name in &listened {
