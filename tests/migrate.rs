@@ -74,7 +74,14 @@ fn names(home: &Home, device: &str) -> Vec<String> {
 /// The states of the device are what QEMU reads of the image.
 #[track_caller]
 fn holds_what_qemu_reads(home: &Home, device: &str, image: &str) {
-    for name in names(home, device) {
+    let in_image = list(home, image);
+    let in_image: Vec<&str> = in_image
+        .iter()
+        .filter_map(|l| l.split(' ').nth(1))
+        .collect();
+    // The store names a snapshot of an image without any.
+    let known = |name: &String| in_image.contains(&name.as_str());
+    for name in names(home, device).into_iter().filter(known) {
         let option = format!("snapshot.name={name}");
         let oracle = ["convert", "-f", "qcow2", "-O", "raw", "-l"];
         img(
@@ -121,10 +128,10 @@ fn works_for_qemu(home: &Home, image: &str) {
     let check = || img(home, &["check", "-q", "-f", "qcow2", image]);
     check();
     for line in list(home, image).iter().skip(2) {
-        let id = line.split(' ').next().expect("an id");
-        img(home, &["snapshot", "-a", id, image]);
+        let name = line.split(' ').nth(1).expect("a name");
+        img(home, &["snapshot", "-a", name, image]);
         check();
-        img(home, &["snapshot", "-d", id, image]);
+        img(home, &["snapshot", "-d", name, image]);
         check();
     }
 }
@@ -362,6 +369,48 @@ fn a_chain_becomes_one_disk_or_a_snapshot_a_file() {
 }
 
 #[test]
+fn chains_may_change_their_format() {
+    if !has("migrate mixed chain", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate mixed chain");
+    let home = Home::new();
+    make_image(&home.path("raw"), 2 << 20, &mut dice);
+    img(&home, &["convert", "-O", "vmdk", "raw", "base.vmdk"]);
+    let create = |format: &str, below: (&str, &str), image: &str| {
+        let (of, name) = below;
+        img(
+            &home,
+            &["create", "-q", "-f", format, "-F", of, "-b", name, image],
+        );
+    };
+    create("qcow2", ("vmdk", "base.vmdk"), "mid.qcow2");
+    scribble(&home, "mid.qcow2", &scribbles(&mut dice, 2 << 20, 65536, 6));
+    create("qed", ("qcow2", "mid.qcow2"), "top.qed");
+    for image in ["mid.qcow2", "top.qed"] {
+        home.run(&[
+            "import",
+            image,
+            "--device",
+            "x",
+            "--allow-backing",
+            "mid.qcow2",
+        ])
+        .code(2)
+        .says("base.vmdk")
+        .says("was not allowed");
+        let import = ["import", image, "--device", image, "--allow-backing", "."];
+        home.ok(&[&import[..], &["--verify"]].concat());
+        img(&home, &["convert", "-O", "raw", image, "oracle.raw"]);
+        assert_eq!(
+            home.export(image),
+            hash_of(&home.path("oracle.raw")),
+            "{image}"
+        );
+    }
+}
+
+#[test]
 fn every_format_goes_in_and_out() {
     if !has("migrate matrix", &QEMU) {
         return;
@@ -519,8 +568,8 @@ fn hostile_images_open_nothing_and_say_what_is_wrong() {
         ],
     );
     home.run(&["import", "over.qed", "--device", "x"])
-        .code(1)
-        .says("it is based on");
+        .code(2)
+        .says("was not allowed");
     // Cut off anywhere, an image is refused or read, and nothing is half there.
     img(&home, &["create", "-q", "-f", "qcow2", "cut.qcow2", "1M"]);
     scribble(&home, "cut.qcow2", &["write -P 1 0 256k".into()]);
