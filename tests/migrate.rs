@@ -417,13 +417,13 @@ fn every_format_goes_in_and_out() {
     }
     let mut dice = Dice::announced("migrate matrix");
     let home = Home::new();
-    let make = |name: &str, size: u64, dice: &mut Dice| {
+    let make = |name: &str, size: u64| {
         let file = fs::File::create(home.path(name)).expect("a new file");
         file.set_len(size).expect("sparse");
         file
     };
-    make("empty", 4 << 20, &mut dice);
-    let sparse = make("sparse", 9 << 20, &mut dice);
+    make("empty", 4 << 20);
+    let sparse = make("sparse", 9 << 20);
     sparse
         .write_all_at(&dice.bytes(70_000), 5 << 20)
         .expect("written");
@@ -617,14 +617,18 @@ fn random_images_read_as_qemu_reads_them() {
         let image = format!("r{round}.qcow2");
         let create = ["create", "-q", "-f", "qcow2", "-o", &options, &image];
         img(&home, &[&create[..], &[&size.to_string()]].concat());
+        let mut there: Vec<String> = Vec::new();
         for n in 0..dice.below(4) {
             scribble(&home, &image, &scribbles(&mut dice, size, cluster, 5));
-            img(&home, &["snapshot", "-c", &format!("s{n}"), &image]);
-            if n > 0 && dice.one_in(3) {
-                img(&home, &["snapshot", "-a", "s0", &image]);
+            there.push(format!("s{n}"));
+            img(&home, &["snapshot", "-c", &there[there.len() - 1], &image]);
+            if dice.one_in(3) {
+                let back: &String = dice.pick(&there);
+                img(&home, &["snapshot", "-a", back, &image]);
             }
-            if n > 0 && dice.one_in(4) {
-                img(&home, &["snapshot", "-d", &format!("s{}", n - 1), &image]);
+            if there.len() > 1 && dice.one_in(4) {
+                let gone = there.swap_remove(dice.below(there.len() as u64) as usize);
+                img(&home, &["snapshot", "-d", &gone, &image]);
             }
         }
         scribble(&home, &image, &scribbles(&mut dice, size, cluster, 4));
