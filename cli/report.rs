@@ -1,6 +1,11 @@
 //! What the verbs report. The field names are the contract of `--json`: snake_case, `_bytes` are integers, times RFC 3339 in
 //! UTC, what is unknown or does not apply is null. Names that are not UTF-8 have their odd bytes as `\xNN`. Fields may be added.
 
+mod server;
+pub mod transfer;
+
+pub use server::{Mounted, Served};
+
 use crate::output::time::Time;
 use serde::Serialize;
 
@@ -32,6 +37,8 @@ pub struct Device {
     pub snapshots: u64,
     /// A goto was interrupted: `goto --finish` or `goto --undo` comes first.
     pub goto_unfinished: bool,
+    /// It is a volume: it lives in the store and can be written to.
+    pub volume: bool,
 }
 
 /// An image file or block device that a device stands for.
@@ -61,6 +68,21 @@ pub struct DeviceChanged {
     pub action: &'static str,
     /// Path of the image, where one was given.
     pub image: Option<String>,
+}
+
+/// `volume create`, `resize`, `move` and `remove`.
+#[derive(Debug, Clone, Serialize)]
+pub struct VolumeChanged {
+    /// Name.
+    pub volume: String,
+    /// `created`, `resized`, `handed over`, `took`, `removed`, or `removed all but snapshots of`.
+    pub action: &'static str,
+    /// Uid of a new one.
+    pub uid: Option<String>,
+    /// Its size, where that was given or is new.
+    pub size_bytes: Option<u64>,
+    /// What a new one was made from.
+    pub from: Option<String>,
 }
 
 /// `create`.
@@ -491,8 +513,10 @@ pub struct ImgSnapshots {
     pub action: &'static str,
     /// Its argument.
     pub snapshot: Option<String>,
-    /// The list, where that is the action.
+    /// The list, where that is the action; null where it could not be had, which the release does not call a failure.
     pub snapshots: Option<Vec<ImgSnapshot>>,
+    /// Why there is none, in words, the innermost last.
+    pub causes: Vec<String>,
 }
 
 /// A snapshot, in the fields of QMP's `SnapshotInfo`.

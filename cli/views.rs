@@ -19,6 +19,7 @@ pub fn device(view: &DeviceView) -> Device {
         size_bytes: view.size,
         snapshots: view.snapshots,
         goto_unfinished: view.in_goto,
+        volume: view.volume,
     }
 }
 

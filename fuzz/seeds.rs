@@ -15,6 +15,7 @@ use stillpoint_store::disk::sim::SimDisk;
 use stillpoint_store::disk::{Disk, OpenMode};
 use stillpoint_store::format::entry::PackKind;
 use stillpoint_store::format::manifest::NodeDraft;
+use stillpoint_store::format::overlay::{Empty, MapBlock, MapEntry, OverlayHeader, OverlayName};
 use stillpoint_store::format::pack::{BLOCK_BYTES, TRAILER_BYTES};
 use stillpoint_store::format::store::StoreFile;
 use stillpoint_store::geometry::{Compression, Geometry};
@@ -123,6 +124,53 @@ fn stores() -> io::Result<()> {
     )
 }
 
+fn overlays() -> io::Result<()> {
+    let header = OverlayHeader {
+        name: OverlayName {
+            store: Uid([1; 16]),
+            volume: Uid([2; 16]),
+            host: Uid([3; 16]),
+            generation: 1,
+            n: 1,
+        },
+        sealed: true,
+        count: 3,
+        seed: [7; 16],
+        durable: 1,
+        first: 2,
+    };
+    put("overlay", "header", &header.encode())?;
+    let data = |block, slot| MapEntry::Data {
+        block,
+        slot,
+        sum: 9,
+    };
+    let empty = |first, count, kind| MapEntry::Empty { first, count, kind };
+    let seeds = [
+        ("nothing", vec![]),
+        ("data", vec![data(0, 4), data(1 << 40, 5), data(0, 6)]),
+        (
+            "empty",
+            vec![
+                empty(0, 1 << 50, Empty::Hole),
+                empty(7, 1, Empty::Zero),
+                data(7, 3),
+            ],
+        ),
+    ];
+    for (seed, entries) in seeds {
+        let block = MapBlock {
+            number: 1,
+            next: 3,
+            ends_batch: true,
+            entries,
+        };
+        // The target adds zeros and the checksum.
+        put("overlay", seed, &block.encode(&[7; 16]).0[..200])?;
+    }
+    Ok(())
+}
+
 /// Every second cluster of a disk and of a snapshot's VM state.
 struct Half;
 
@@ -184,6 +232,7 @@ fn qcow2s() -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
+    overlays()?;
     packs()?;
     nodes()?;
     stores()?;

@@ -48,7 +48,7 @@ fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut all = Vec::new();
     let parts = [
-        "api", "benches", "capi", "cli", "fuzz", "migrate", "nbd", "store", "tests",
+        "api", "benches", "capi", "cli", "fuzz", "migrate", "nbd", "serve", "store", "tests",
     ];
     let mut folders: Vec<_> = parts.iter().map(|part| root.join(part)).collect();
     while let Some(folder) = folders.pop() {

@@ -8,6 +8,7 @@ use stillpoint_store::disk::{DiskFile, FileKind, OpenMode};
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::image::{Access, Image};
 use stillpoint_store::progress::Progress;
+use stillpoint_store::volume::Volumes;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Where a disk goes.
@@ -26,7 +27,8 @@ pub struct Exported {
 }
 
 impl System {
-    /// Writes the snapshot, or the present contents of a device without an image. A file appears under its name when it
+    /// Writes the snapshot, or the present contents of a device without an image; what was written to a volume is stored
+    /// first. A file appears under its name when it
     /// is whole and durable; an error leaves none.
     pub fn export(
         &self,
@@ -34,11 +36,24 @@ impl System {
         output: Output<'_>,
         progress: &Progress,
     ) -> Result<Exported> {
-        let content = self.resolve(reference)?.0;
+        let content = self.present(None, reference, progress)?;
         self.export_content(content, output, progress)
     }
 
-    pub(crate) fn export_content(
+    /// The same through volumes that are open.
+    pub fn export_on(
+        &self,
+        volumes: &Volumes<'_>,
+        reference: &str,
+        output: Output<'_>,
+        progress: &Progress,
+    ) -> Result<Exported> {
+        let content = self.present(Some(volumes), reference, progress)?;
+        self.export_content(content, output, progress)
+    }
+
+    /// The same of contents that a snapshot or head names now.
+    pub fn export_content(
         &self,
         content: Content,
         output: Output<'_>,

@@ -69,6 +69,7 @@ mod states;
 mod system;
 mod view;
 mod vm_state;
+mod volume;
 
 pub use create::{Create, Created, CreatedDevice, civil};
 pub use delete::{Deleted, DeletedSnapshot};
@@ -86,6 +87,7 @@ pub use states::Which;
 pub use system::{OpenOptions, System, rescue};
 pub use view::{DeviceView, SnapshotView, text};
 pub use vm_state::{VmBytes, VmState};
+pub use volume::{CreatedVolume, VolumeSource};
 
 /// The examples of the guide are tests.
 #[cfg(doctest)]
@@ -94,4 +96,5 @@ struct Guide;
 
 pub use stillpoint_store as store;
 pub use stillpoint_store::ops::view::{Extent, Reader, View};
+pub use stillpoint_store::volume::{Volume, Volumes};
 pub use stillpoint_store::{Error, ErrorKind, Result};

@@ -6,13 +6,15 @@ use crate::output::escape::escape;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
 use crate::report::{Created, CreatedSnapshot};
+use crate::server::{self, Server};
 use crate::views;
 use clap::Args;
+use serde_json::{Value, json};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use stillpoint_api::{Create, VmBytes, VmState};
-use stillpoint_store::Result;
+use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
@@ -93,6 +95,10 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
         vm_clock_nsec: arguments.vm_clock,
         icount: arguments.icount,
     };
+    let system = context.open()?;
+    if let Some(server) = Server::of_volumes(&context.store, &system, &arguments.devices)? {
+        return through(server, &create, arguments.vm_state.is_some(), since);
+    }
     let mut stdin = std::io::stdin().lock();
     let vm_state = arguments.vm_state.as_deref().map(|file| VmState {
         device: arguments.vm_device.clone(),
@@ -102,12 +108,49 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
             VmBytes::File(file)
         },
     });
-    let system = context.open()?;
     let made = system.create_with(&create, vm_state, &context.progress)?;
     if made.devices.iter().any(|d| d.counts.audit_failed) && !context.quiet {
         eprintln!("still: the change map was wrong: everything was read");
     }
     Ok(views::created(&made, since))
+}
+
+/// The same by the server that has the volumes open.
+fn through(mut server: Server, create: &Create, vm_state: bool, since: Instant) -> Result<Created> {
+    if vm_state || create.changed.is_some() {
+        let what = if vm_state { "VM state" } else { "a change map" };
+        return Err(Error::new(ErrorKind::Unsupported, "making a snapshot")
+            .detail(format!(
+                "{what} cannot be given to the server that has the volumes open"
+            ))
+            .hint("stop the server, or name devices that are no volumes"));
+    }
+    let arguments = json!({
+        "name": create.name,
+        "devices": create.devices,
+        "vm-clock": create.vm_clock_nsec,
+        "icount": create.icount,
+    });
+    let made = server.execute("x-stillpoint-create", server::without_nulls(arguments))?;
+    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let number = |value: &Value, field: &str| value[field].as_u64().unwrap_or_default();
+    let snapshots = made["snapshots"].as_array().into_iter().flatten();
+    let snapshots = snapshots.map(|s| CreatedSnapshot {
+        device: text(s, "device"),
+        id: text(s, "id"),
+        name: text(s, "name"),
+        uid: text(s, "uid"),
+        size_bytes: number(s, "size_bytes"),
+        read_bytes: number(s, "read_bytes"),
+        new_bytes: number(s, "new_bytes"),
+        stored_bytes: number(s, "stored_bytes"),
+        vm_state: None,
+    });
+    Ok(Created {
+        group: made["group"].as_str().map(ToOwned::to_owned),
+        snapshots: snapshots.collect(),
+        seconds: since.elapsed().as_secs_f64(),
+    })
 }
 
 /// What the map says has changed, and all that it does not speak of.

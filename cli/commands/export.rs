@@ -4,7 +4,9 @@ use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::{Answer, Report, units};
 use crate::report::Exported;
+use crate::server::Server;
 use clap::{Args, ValueEnum};
+use serde_json::json;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -237,6 +239,17 @@ fn export(
     context: &Context,
 ) -> Result<stillpoint_api::Exported> {
     let (target, progress) = (&arguments.target, &context.progress);
+    let named = std::slice::from_ref(target);
+    // A volume as it is now: the server that has it open stores first what was written to it.
+    if !arguments.vm_state
+        && let Some(mut server) = Server::of_volumes(&context.store, &system, named)?
+    {
+        let absorbed = json!({ "device": target });
+        server.execute("x-stillpoint-volume-absorb", absorbed)?;
+        let head = system.device(target)?.head;
+        let head = head.ok_or_else(|| Error::invalid(DOING, "nothing was ever written to it"))?;
+        return system.export_content(head, output, progress);
+    }
     if arguments.vm_state {
         system.export_vm_state(target, output, progress)
     } else {

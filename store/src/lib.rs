@@ -10,6 +10,7 @@
 //! codec pack manifest content                    clusters and where they are
 //! tuning store                                   a store that is open
 //! ops                                            what it can do: one verb a file
+//! volume                                         disks that are written to
 //! ```
 
 pub mod catalog;
@@ -32,6 +33,7 @@ pub mod pack;
 pub mod progress;
 pub mod store;
 pub mod tuning;
+pub mod volume;
 pub mod world;
 
 pub use error::{Error, ErrorKind, Result};

@@ -97,6 +97,10 @@ pub trait DiskFile: Send + Sync {
     }
     /// Contents and length survive a crash after this. A failure may have lost earlier writes for good.
     fn sync(&self) -> Result<()>;
+    /// As `sync`, but what else the system knows of the file, its times for one, need not survive.
+    fn sync_data(&self) -> Result<()> {
+        self.sync()
+    }
     /// Change marks now.
     fn stamp(&self) -> Result<Stamp>;
     /// Takes the whole-file lock of this open file (flock, exclusive) without waiting; false: somebody has it.

@@ -139,7 +139,7 @@ fn in_words(e: &Error) -> String {
     let mut words = e.to_string();
     let mut cause = std::error::Error::source(e);
     while let Some(e) = cause {
-        words += &format!(": {e}");
+        words.extend([": ", &e.to_string()]);
         cause = e.source();
     }
     words
