@@ -1,4 +1,4 @@
-//! Images in and out of the real program, judged by the real qemu-img. 150 random images; 3000 with `STILL_ROUNDS=full`, any
+//! Images in and out of the real program, judged by the real qemu-img. 100 random images; 3000 with `STILL_ROUNDS=full`, any
 //! number with `STILL_ROUNDS=<n>`.
 
 mod support;
@@ -596,7 +596,7 @@ fn random_images_read_as_qemu_reads_them() {
         return;
     }
     let rounds = match std::env::var("STILL_ROUNDS").ok().as_deref() {
-        None => 150,
+        None => 100,
         Some("full") => 3000,
         Some(n) => n.parse().expect("STILL_ROUNDS is full or a number"),
     };
