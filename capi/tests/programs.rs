@@ -111,6 +111,16 @@ fn threads_with_machines_of_their_own_do_not_meet() {
 }
 
 #[test]
+fn a_stale_handle_never_acts_on_another_disk() {
+    if !has("race", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let program = installed.shared(&[source("race.c")], &["-pthread"], "race");
+    done(&mut Command::new(program));
+}
+
+#[test]
 fn the_symbols_without_a_header_are_those_of_the_seed() {
     if !has("bare", &["cc", "pkg-config"]) {
         return;

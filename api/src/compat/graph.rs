@@ -4,6 +4,7 @@
 use crate::compat::driver::{Driver, DriverError};
 use crate::compat::eras::Flags;
 use crate::compat::failure::Failure;
+use std::collections::BTreeMap;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// A node of one graph: `BlockDriverState *`. Never used for another node again.
@@ -219,7 +220,10 @@ pub struct Backend {
 /// All nodes and backends of one QEMU.
 #[derive(Default)]
 pub struct Graph {
-    nodes: Vec<Option<Node>>,
+    /// In the order of their adding.
+    nodes: BTreeMap<NodeId, Node>,
+    /// Nodes that were ever added: no id is given out twice, since handles of nodes that went are still about.
+    given: usize,
     backends: Vec<Backend>,
     reports: Vec<Vec<u8>>,
     /// What `bdrv_snapshots` found first.
@@ -241,8 +245,10 @@ impl Graph {
             )
             .detail("there is one of that name"));
         }
-        self.nodes.push(Some(node));
-        Ok(NodeId(self.nodes.len() - 1))
+        let id = NodeId(self.given);
+        self.given += 1;
+        self.nodes.insert(id, node);
+        Ok(id)
     }
 
     /// Adds a node below a backend of the same name, as `-drive` does.
@@ -289,29 +295,37 @@ impl Graph {
 
     /// Takes a node out, with the edges to it; backends that hold it are left with an empty tray.
     pub fn remove(&mut self, node: NodeId) -> Option<Node> {
-        let gone = self.nodes.get_mut(node.0)?.take();
-        for other in self.nodes.iter_mut().flatten() {
+        let gone = self.nodes.remove(&node)?;
+        for other in self.nodes.values_mut() {
             other.children.retain(|c| c.node != node);
         }
         let holding = self.backends.iter_mut().filter(|b| b.root == Some(node));
         holding.for_each(|b| b.root = None);
-        gone
+        Some(gone)
+    }
+
+    /// Takes all nodes and backends out. Ids of nodes that went stay used.
+    pub fn clear(&mut self) {
+        *self = Self {
+            given: self.given,
+            ..Self::default()
+        };
     }
 
     /// A node.
     pub fn get(&self, node: NodeId) -> Option<&Node> {
-        self.nodes.get(node.0)?.as_ref()
+        self.nodes.get(&node)
     }
 
     /// A node, to change it.
     pub fn get_mut(&mut self, node: NodeId) -> Option<&mut Node> {
-        self.nodes.get_mut(node.0)?.as_mut()
+        self.nodes.get_mut(&node)
     }
 
     /// The node of that node name.
     pub fn named(&self, name: &str) -> Option<NodeId> {
-        let is = |n: &Option<Node>| n.as_ref().is_some_and(|n| n.name == name);
-        self.nodes.iter().position(is).map(NodeId)
+        let mut all = self.nodes.iter();
+        all.find(|(_, n)| n.name == name).map(|(id, _)| *id)
     }
 
     /// The root of the backend of that name.
@@ -346,10 +360,9 @@ impl Graph {
                 roots.push(root);
             }
         }
-        let all = (0..).map(NodeId).zip(&self.nodes);
-        let owned = all.filter(|(_, n)| n.as_ref().is_some_and(|n| n.monitor_owned));
+        let owned = self.nodes.iter().filter(|(_, n)| n.monitor_owned);
         let owned: Vec<NodeId> = owned
-            .map(|(id, _)| id)
+            .map(|(id, _)| *id)
             .filter(|id| !roots.contains(id))
             .collect();
         roots.extend(owned);
@@ -391,7 +404,7 @@ impl Graph {
 
     /// Whether any other node has it as a child.
     pub fn has_parents(&self, node: NodeId) -> bool {
-        let mut all = self.nodes.iter().flatten().flat_map(|n| &n.children);
+        let mut all = self.nodes.values().flat_map(|n| &n.children);
         all.any(|c| c.node == node)
     }
 

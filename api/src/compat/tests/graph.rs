@@ -124,6 +124,19 @@ fn a_node_that_went_leaves_an_empty_tray_and_no_edges_and_its_id_is_not_used_aga
 }
 
 #[test]
+fn a_graph_that_was_emptied_gives_out_no_id_again() {
+    let (mut graph, nodes) = drives(vec![qcow2(&[]), raw()]);
+    graph.clear();
+    assert!(graph.roots().is_empty() && graph.backends().is_empty());
+    assert!(graph.device("d0").is_none() && graph.named("d0").is_none());
+    let new = graph.add_drive("d0", qcow2(&[])).unwrap();
+    assert!(!nodes.contains(&new));
+    for old in nodes {
+        assert!(graph.get(old).is_none() && !bdrv_can_snapshot(r("4.2"), &graph, old));
+    }
+}
+
+#[test]
 fn a_graph_has_no_two_nodes_of_a_name_and_no_rings() {
     let (mut graph, a) = one(raw());
     assert!(graph.add(Node::new("d0", raw())).is_err());
