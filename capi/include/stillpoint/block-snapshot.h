@@ -219,7 +219,8 @@ int stillpoint_add_backend(const char *name, BlockDriverState *root, Error **err
 
 /*
  * Makes a node the child of another in the same graph. The child named "file" is what operations fall back to where the
- * parent's format lacks them; from 5.2 on it is the primary one. 0, or -errno.
+ * parent's format lacks them; from 5.2 on it is the primary one. A parent has one child of a name (-EEXIST), and at most
+ * 256 nodes are one below the other (-EFBIG). 0, or -errno.
  */
 int stillpoint_add_child(BlockDriverState *parent, const char *name, unsigned role, BlockDriverState *child,
                          Error **errp);

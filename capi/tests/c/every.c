@@ -442,6 +442,16 @@ static void graphs(BlockDriverState *other)
     BlockDriverState *bad = NULL;
     CHECK(bdrv_all_create_snapshot(&sn, other, 0, &bad) == -EINVAL);
 #endif
+    CHECK(stillpoint_add_child(top, "file", 0, disk, NULL) == -EEXIST);
+    /* A chain that grows upwards until it is refused. */
+    int added = 0;
+    for (int nodes = 0; nodes < 5000 && added == 0; nodes++) {
+        BlockDriverState *above = stillpoint_add_plain("", "raw", NULL);
+        added = stillpoint_add_child(above, "file", role, top, &error_);
+        top = added == 0 ? above : top;
+    }
+    CHECK(added == -EFBIG && bdrv_can_snapshot(top) == 0);
+    CHECK_ERROR(error_, "one below the other");
     stillpoint_detach_all();
     CHECK(stillpoint_find_node("disk") == NULL && bdrv_can_snapshot(disk) == 0);
     CHECK(stillpoint_add_memory("again", "", 0, &error_) != NULL);
