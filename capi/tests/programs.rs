@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use support::{ERAS, Installed, capi, has, ok, source, version};
+use support::{ERAS, Installed, capi, has, install, ok, source, version};
 
 #[track_caller]
 fn done(program: &mut Command) {
@@ -197,6 +197,78 @@ fn the_example_runs_and_the_readme_shows_it() {
     let again = run.output().expect("it runs");
     assert_eq!(again.status.code(), Some(1));
     assert!(!again.stderr.is_empty());
+}
+
+/// Runs the example on a new store in that folder.
+fn example(installed: &Installed, program: &Path, folder: &str) -> Command {
+    let folder = installed.empty(folder);
+    let image = folder.join("disk.raw");
+    fs::write(&image, vec![7; 65_536]).expect("it can be written");
+    let mut run = Command::new(program);
+    run.arg(folder.join("store"))
+        .arg(image)
+        .env_remove("LD_LIBRARY_PATH");
+    run
+}
+
+#[test]
+fn a_program_of_the_installed_library_starts_as_the_readme_says() {
+    let readme = fs::read_to_string(capi().join("../README.md")).expect("the README");
+    assert!(readme.contains("PKG_CONFIG_PATH=PREFIX/lib/pkgconfig LD_LIBRARY_PATH=PREFIX/lib`"));
+    if !has("example", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let program = installed.path("snapshot");
+    let mut compiler = Command::new("cc");
+    compiler
+        .arg(capi().join("examples/snapshot.c"))
+        .args(installed.pkg_config(&["--cflags", "--libs"]))
+        .arg("-o")
+        .arg(&program);
+    ok(&mut compiler);
+    let without = example(&installed, &program, "without").output();
+    assert!(!without.expect("the loader runs").status.success());
+    let mut with = example(&installed, &program, "with");
+    with.env("LD_LIBRARY_PATH", installed.prefix().join("lib"));
+    assert_eq!(ok(&mut with), "made monday, id 1\n1\tmonday\n");
+}
+
+/// What the script says, and whether it ran an ldconfig that looks at that folder. The real one would change this machine.
+fn install_where_ldconfig_looks_at(
+    installed: &Installed,
+    folder: &Path,
+    name: &str,
+) -> (String, bool) {
+    let bin = installed.empty(name);
+    let (ldconfig, ran) = (bin.join("ldconfig"), bin.join("ran"));
+    let text = format!(
+        "#!/bin/sh\n[ $# -gt 0 ] || {{ : > {}; exit; }}\necho {}: '(from conf:1)'\n",
+        ran.display(),
+        folder.display()
+    );
+    fs::write(&ldconfig, text).expect("it can be written");
+    ok(Command::new("chmod").arg("+x").arg(&ldconfig));
+    let path = std::env::var("PATH").expect("there is one");
+    let mut install = install(&installed.prefix());
+    install.env("PATH", format!("{}:{path}", bin.display()));
+    let output = install.output().expect("the script runs");
+    assert!(output.status.success());
+    (
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+        ran.exists(),
+    )
+}
+
+#[test]
+fn installing_runs_ldconfig_where_it_looks_and_else_says_what_programs_need() {
+    let installed = Installed::new();
+    let lib = installed.prefix().join("lib");
+    let lib = lib.canonicalize().expect("it is there");
+    let (said, ran) = install_where_ldconfig_looks_at(&installed, &lib, "here");
+    assert!(ran && !said.contains("LD_LIBRARY_PATH"), "{said}");
+    let (said, ran) = install_where_ldconfig_looks_at(&installed, Path::new("/usr/lib"), "there");
+    assert!(!ran && said.contains("LD_LIBRARY_PATH="), "{said}");
 }
 
 /// Names of functions that a header of ours declares for the library.
