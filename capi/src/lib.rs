@@ -47,7 +47,7 @@ pub use old::{
     stillpoint_bdrv_is_snapshot, stillpoint_bdrv_snapshot_dump, stillpoint_bdrv_snapshots,
 };
 pub use options::{
-    QemuOptDesc, QemuOptsList, stillpoint_internal_snapshot_opts, stillpoint_load_tmp_argument,
+    QemuOptDesc, QemuOptsList, internal_snapshot_opts, stillpoint_load_tmp_argument,
 };
 pub use seed::*;
 pub use snapshot::{

@@ -259,6 +259,26 @@ fn code_that_includes_qemus_own_headers_compiles_as_it_is() {
     compiles(&C11, "402", text);
 }
 
+/// An object, whose address is a constant.
+#[test]
+fn the_options_are_what_the_seed_declares() {
+    if !has("header", &["cc", "g++"]) {
+        return;
+    }
+    let text = format!(
+        "{INCLUDE}extern QemuOptsList internal_snapshot_opts;\n\
+         QemuOptsList *use(void);\n\
+         QemuOptsList *use(void) {{ return &internal_snapshot_opts; }}\n\
+         extern QemuOptsList *lists[];\n\
+         QemuOptsList *lists[] = {{ &internal_snapshot_opts, NULL }};\n"
+    );
+    for release in ["200", "402", "1101"] {
+        compiles(&C11, release, &text);
+    }
+    let text = format!("{INCLUDE}QemuOptsList *list = &internal_snapshot_opts;\n");
+    compiles(&CPP17, "402", &text);
+}
+
 #[test]
 fn the_text_for_people_names_every_era() {
     let header = header();

@@ -114,8 +114,7 @@ typedef struct QemuOptsList {
     QemuOptDesc desc[3];
 } QemuOptsList;
 
-const QemuOptsList *stillpoint_internal_snapshot_opts(void);
-#define internal_snapshot_opts (*stillpoint_internal_snapshot_opts())
+extern QemuOptsList internal_snapshot_opts;
 #endif
 
 /* Errors ----------------------------------------------------------------------------------------------------------- */
