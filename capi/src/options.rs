@@ -33,7 +33,6 @@ unsafe impl Sync for QemuOptsList {}
 /// The object itself, as the seed declares it. Its size is part of the library's interface: programs that are not
 /// position-independent have a copy of it.
 #[unsafe(no_mangle)]
-#[expect(non_upper_case_globals, reason = "the name is C's")]
 pub static internal_snapshot_opts: QemuOptsList = QemuOptsList {
     name: c"snapshot".as_ptr(),
     implied_opt_name: ptr::null(),
