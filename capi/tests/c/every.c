@@ -364,7 +364,10 @@ static void nulls(BlockDriverState *bs, BlockDriverState *stale)
     CHECK(bdrv_snapshot_create(stale, &sn) == -EINVAL);
 #if V >= 106
     CHECK(bdrv_snapshot_find(NULL, &sn, "a") == -EINVAL);
-    CHECK(bdrv_snapshot_find(bs, NULL, "a") == -EINVAL && bdrv_snapshot_find(bs, &sn, NULL) == -EINVAL);
+    CHECK(bdrv_snapshot_find(bs, NULL, "a") == -EINVAL);
+    CHECK_SAYS("sn_info is NULL");
+    CHECK(bdrv_snapshot_find(bs, &sn, NULL) == -EINVAL);
+    CHECK_SAYS("name is NULL");
 #endif
 #if V >= 107
     CHECK(!bdrv_snapshot_find_by_id_and_name(NULL, "1", NULL, &sn, &error_));
@@ -378,11 +381,19 @@ static void nulls(BlockDriverState *bs, BlockDriverState *stale)
     CHECK(bdrv_snapshot_goto(bs, NULL, &error_) == -EINVAL);
     CHECK_ERROR(error_, "snapshot_id is NULL");
 #endif
-    CHECK(go_to(NULL, "a") == -EINVAL && go_to(bs, NULL) == -EINVAL && go_to(stale, "a") == -EINVAL);
-    CHECK(delete_id(NULL, "1") == -EINVAL && delete_id(bs, NULL) == -EINVAL);
+    CHECK(go_to(NULL, "a") == -EINVAL && go_to(stale, "a") == -EINVAL && go_to(bs, NULL) == -EINVAL);
+    CHECK_SAYS("snapshot_id is NULL");
+    CHECK(delete_id(NULL, "1") == -EINVAL);
+    CHECK_SAYS("bs is NULL");
+    CHECK(delete_id(bs, NULL) == -EINVAL);
+    CHECK_SAYS(V >= 107 ? "snapshot_id and name are both NULL" : "snapshot_id is NULL");
     CHECK(bdrv_snapshot_list(NULL, &list) == -EINVAL && list == &sn);
     CHECK(bdrv_snapshot_list(bs, NULL) == -EINVAL);
-    CHECK(load_tmp_name(NULL, "a") == -EINVAL && load_tmp_name(bs, NULL) == -EINVAL);
+    CHECK_SAYS("psn_info is NULL");
+    CHECK(load_tmp_name(NULL, "a") == -EINVAL);
+    CHECK_SAYS("bs is NULL");
+    CHECK(load_tmp_name(bs, NULL) == -EINVAL);
+    CHECK_SAYS(V >= 200 ? "snapshot_id and name are both NULL" : "snapshot_name is NULL");
 #if V >= 200
     CHECK(bdrv_snapshot_load_tmp_by_id_or_name(bs, NULL, &error_) == -EINVAL);
     CHECK_ERROR(error_, "id_or_name is NULL");
