@@ -121,6 +121,16 @@ fn a_stale_handle_never_acts_on_another_disk() {
 }
 
 #[test]
+fn a_call_after_fork_fails_and_does_not_hang() {
+    if !has("fork", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let program = installed.shared(&[source("fork.c")], &[], "fork");
+    done(Command::new(program).arg(installed.empty("work")));
+}
+
+#[test]
 fn the_symbols_without_a_header_are_those_of_the_seed() {
     if !has("bare", &["cc", "pkg-config"]) {
         return;

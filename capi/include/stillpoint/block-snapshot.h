@@ -19,6 +19,8 @@
  *    stored, as by QEMU. Strings that are returned belong to the library; each function says for how long.
  *  - Nodes are handles: a stale one is an error, and nothing worse.
  *  - Any thread may call. Calls on the nodes of one graph wait for each other, those on different graphs do not.
+ *  - After fork() the child can only exit or exec if the parent has called a function here: its own calls are -EINVAL.
+ *    Daemons fork first.
  *  - No panic leaves the library: what breaks inside it is -EIO and an Error object.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
