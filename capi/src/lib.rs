@@ -58,6 +58,7 @@ pub use snapshot::{
     stillpoint_bdrv_snapshot_load_tmp_by_id_or_name, stillpoint_free,
 };
 pub use store::{
-    stillpoint_close, stillpoint_device_add, stillpoint_device_remove, stillpoint_init,
-    stillpoint_last_error, stillpoint_open, stillpoint_version,
+    stillpoint_close, stillpoint_device_add, stillpoint_device_remove, stillpoint_goto_finish,
+    stillpoint_goto_undo, stillpoint_init, stillpoint_last_error, stillpoint_open,
+    stillpoint_version,
 };

@@ -10,6 +10,8 @@
  *
  * Rules for all functions:
  *  - Numbers: a negative one is -errno where the release returns one, else -1.
+ *  - -ENOENT is a snapshot that there is not; -ENOMEDIUM a closed node, or an image that is gone; -EBUSY what somebody
+ *    else holds, or what something must be done about first, which stillpoint_error_hint() or stillpoint_last_error() says.
  *  - NULL, or a node that there is not or no more, where QEMU aborted or crashed: -EINVAL, false or NULL, nothing is
  *    done, and the Error object and stillpoint_last_error() say which argument it was. What QEMU took NULL for may be
  *    NULL: errp always, and id or name where the other is given.
@@ -173,6 +175,14 @@ int stillpoint_device_add(StillpointStore *store, const char *device, const char
 
 /* Removes a device without snapshots from the store; its image is not touched. 0, or -errno. */
 int stillpoint_device_remove(StillpointStore *store, const char *device, Error **errp);
+
+/*
+ * A goto that was cut off, by a crash or a kill, leaves its devices marked, and calls that need their images are -EBUSY.
+ * These complete all such gotos, so that the devices hold the snapshots that were gone to, or take them back, so that
+ * they hold what they held before. 0; -ENOENT if none was cut off; or -errno.
+ */
+int stillpoint_goto_finish(StillpointStore *store, Error **errp);
+int stillpoint_goto_undo(StillpointStore *store, Error **errp);
 
 /* Graphs ----------------------------------------------------------------------------------------------------------- */
 

@@ -488,6 +488,9 @@ int main(int argc, char **argv)
     CHECK(internal_snapshot_opts.desc[2].name == NULL && sizeof(SNAPSHOT_OPT_BASE) == 10);
 #endif
     StillpointStore *store = open_store();
+    CHECK(stillpoint_goto_finish(store, &error_) == -ENOENT);
+    CHECK_ERROR(error_, "none was cut off");
+    CHECK(stillpoint_goto_undo(store, NULL) == -ENOENT && stillpoint_goto_undo(NULL, NULL) == -EINVAL);
     BlockDriverState *a = stillpoint_attach(store, "a", &error_);
     CHECK(a != NULL && stillpoint_attach(store, "nix", NULL) == NULL);
     one_node(a);
