@@ -21,8 +21,10 @@ mod store;
 mod text;
 
 pub use error::{
-    Error, stillpoint_error_free, stillpoint_error_get_class, stillpoint_error_get_pretty,
-    stillpoint_error_hint,
+    Error, stillpoint_error_abort, stillpoint_error_append_hint, stillpoint_error_copy,
+    stillpoint_error_fatal, stillpoint_error_free, stillpoint_error_get_class,
+    stillpoint_error_get_pretty, stillpoint_error_hint, stillpoint_error_new,
+    stillpoint_error_prepend, stillpoint_error_propagate, stillpoint_error_report,
 };
 pub use graph::{
     stillpoint_add_backend, stillpoint_add_bitmap, stillpoint_add_child, stillpoint_add_memory,

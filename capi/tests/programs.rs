@@ -131,6 +131,33 @@ fn a_call_after_fork_fails_and_does_not_hang() {
 }
 
 #[test]
+fn error_objects_behave_as_qemus() {
+    if !has("error", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let qemus = installed.prefix().join("include/stillpoint/qemu");
+    let include = format!("-I{}", qemus.display());
+    // The address of data is another matter in each.
+    for how in [&["-fPIE", "-pie"][..], &["-fno-pie", "-no-pie"]] {
+        let options = [how, &[&include, "-fsanitize=address"]].concat();
+        let program = installed.shared(&[source("error.c")], &options, "error");
+        let plain = Command::new(&program).output().expect("it runs");
+        let said = String::from_utf8_lossy(&plain.stderr);
+        assert_eq!(plain.stdout, b"done\n", "{said}");
+        let text = "Failed to load snapshot: No such file or directory\n";
+        assert_eq!(said, format!("disk 7: {text}Make 'nix' first.\n"));
+        for (argument, code) in [("abort", None), ("fatal", Some(1)), ("direct", Some(1))] {
+            let ended = Command::new(&program).arg(argument).output();
+            let ended = ended.expect("it runs");
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert!(said.contains(text) && ended.stdout.is_empty(), "{said}");
+            assert_eq!(ended.status.code(), code, "{argument}: {said}");
+        }
+    }
+}
+
+#[test]
 fn the_symbols_without_a_header_are_those_of_the_seed() {
     if !has("bare", &["cc", "pkg-config"]) {
         return;
@@ -314,8 +341,14 @@ fn the_library_exports_what_the_header_declares_and_the_seeds_names() {
         .filter_map(|l| l.split_whitespace().nth(2).map(str::to_owned))
         .collect();
     let bare = fs::read_to_string(source("bare.c")).expect("the source");
-    // The one of the seed's names that is no function.
-    assert!(exported.remove("internal_snapshot_opts"));
+    // The one of the seed's names that is no function, and what `errp` may be.
+    for object in [
+        "internal_snapshot_opts",
+        "stillpoint_error_abort",
+        "stillpoint_error_fatal",
+    ] {
+        assert!(exported.remove(object), "{object}");
+    }
     let (ours, seeds): (BTreeSet<_>, BTreeSet<_>) = exported
         .into_iter()
         .partition(|n| n.starts_with("stillpoint_"));

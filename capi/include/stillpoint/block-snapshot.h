@@ -127,6 +127,18 @@ const char *stillpoint_error_get_pretty(const Error *error);
 int stillpoint_error_get_class(const Error *error);
 void stillpoint_error_free(Error *error);
 
+/* What "qapi/error.h" is made of: there are QEMU's names for these. NULL is no object. */
+Error *stillpoint_error_new(int error_class, const char *text);
+Error *stillpoint_error_copy(const Error *error);
+void stillpoint_error_propagate(Error **errp, Error *error); /* takes the object */
+void stillpoint_error_prepend(Error *error, const char *text);
+void stillpoint_error_append_hint(Error *error, const char *text);
+void stillpoint_error_report(Error *error); /* to standard error, and frees it */
+
+/* As errp: an error that is put there aborts the program, or ends it with exit code 1. */
+extern Error *stillpoint_error_abort;
+extern Error *stillpoint_error_fatal;
+
 /* What can be done about it, or NULL. It belongs to the object. */
 const char *stillpoint_error_hint(const Error *error);
 

@@ -487,6 +487,15 @@ int main(int argc, char **argv)
     CHECK(strcmp(internal_snapshot_opts.desc[1].name, SNAPSHOT_OPT_NAME) == 0);
     CHECK(internal_snapshot_opts.desc[2].name == NULL && sizeof(SNAPSHOT_OPT_BASE) == 10);
 #endif
+    CHECK(stillpoint_error_abort == NULL && stillpoint_error_fatal == NULL);
+    Error *made = stillpoint_error_new(0, "text"), *copy = stillpoint_error_copy(made);
+    stillpoint_error_prepend(made, "a ");
+    stillpoint_error_append_hint(made, "hint");
+    stillpoint_error_propagate(&error_, made);
+    CHECK(strcmp(stillpoint_error_hint(error_), "hint") == 0);
+    CHECK_ERROR(error_, "a text");
+    stillpoint_error_propagate(NULL, copy);
+    stillpoint_error_report(NULL);
     StillpointStore *store = open_store();
     CHECK(stillpoint_goto_finish(store, &error_) == -ENOENT);
     CHECK_ERROR(error_, "none was cut off");
