@@ -288,9 +288,7 @@ impl Catalog {
         if rules.gotos_counted && device.gotos_begun != gotos_begun {
             return Err(Invalid::GotoSince(device.uid));
         }
-        let number = std::str::from_utf8(&record.id)
-            .ok()
-            .and_then(|id| id.parse::<u64>().ok());
+        let number = record.id_number();
         self.change_device(&record.device, |device| {
             device.base = Some(record.uid);
             device.next_id = device.next_id.max(number.unwrap_or(0).saturating_add(1));
