@@ -1,6 +1,11 @@
 //! What the verbs report. The field names are the contract of `--json`: snake_case, `_bytes` are integers, times RFC 3339 in
 //! UTC, what is unknown or does not apply is null. Names that are not UTF-8 have their odd bytes as `\xNN`. Fields may be added.
 
+mod server;
+pub mod transfer;
+
+pub use server::{Mounted, Served};
+
 use crate::output::time::Time;
 use serde::Serialize;
 
@@ -32,6 +37,8 @@ pub struct Device {
     pub snapshots: u64,
     /// A goto was interrupted: `goto --finish` or `goto --undo` comes first.
     pub goto_unfinished: bool,
+    /// It is a volume: it lives in the store and can be written to.
+    pub volume: bool,
 }
 
 /// An image file or block device that a device stands for.
@@ -63,7 +70,22 @@ pub struct DeviceChanged {
     pub image: Option<String>,
 }
 
-/// `create` and `import`.
+/// `volume create`, `resize`, `move` and `remove`.
+#[derive(Debug, Clone, Serialize)]
+pub struct VolumeChanged {
+    /// Name.
+    pub volume: String,
+    /// `created`, `resized`, `handed over`, `took`, `removed`, or `removed all but snapshots of`.
+    pub action: &'static str,
+    /// Uid of a new one.
+    pub uid: Option<String>,
+    /// Its size, where that was given or is new.
+    pub size_bytes: Option<u64>,
+    /// What a new one was made from.
+    pub from: Option<String>,
+}
+
+/// `create`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Created {
     /// Uid of the group that was made in one step.
@@ -74,7 +96,66 @@ pub struct Created {
     pub seconds: f64,
 }
 
-/// What `create` did on one device.
+/// `import`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Imported {
+    /// Device.
+    pub device: String,
+    /// Format of the image.
+    pub format: String,
+    /// Snapshots that were made, oldest first.
+    pub snapshots: Vec<CreatedSnapshot>,
+    /// Size of the disk that the device holds now.
+    pub head_bytes: u64,
+    /// Bytes in packs that it took, apart from a snapshot of it.
+    pub head_stored_bytes: u64,
+    /// What the image has and the store does not.
+    pub left_out: Vec<LeftOut>,
+    /// True when everything was read back and was the same.
+    pub verified: bool,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What was not carried over.
+#[derive(Debug, Clone, Serialize)]
+pub struct LeftOut {
+    /// What.
+    pub what: String,
+    /// Which, and why.
+    pub why: String,
+}
+
+/// `import --dry-run`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Planned {
+    /// Device.
+    pub device: String,
+    /// Format of the image.
+    pub format: String,
+    /// States of the image, oldest first; the present one is the last.
+    pub states: Vec<PlannedState>,
+    /// Bytes that would be read, each once.
+    pub read_bytes: u64,
+    /// What the image has and the store would not.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A state of an image.
+#[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "JSON fields name their unit")]
+pub struct PlannedState {
+    /// Name of the snapshot; null for the present state without --name.
+    pub snapshot: Option<String>,
+    /// Size of its disk.
+    pub size_bytes: u64,
+    /// Of it, data that is not the same in the state that it comes from.
+    pub read_bytes: u64,
+    /// Size of its VM state.
+    pub vm_state_bytes: u64,
+}
+
+/// What `create` or `import` did on one device.
 #[derive(Debug, Clone, Serialize)]
 pub struct CreatedSnapshot {
     /// Device.
@@ -259,10 +340,14 @@ pub struct Exported {
     pub file: String,
     /// Its format.
     pub format: String,
+    /// Names of the snapshots that are in the image itself.
+    pub snapshots: Vec<String>,
     /// Size of the disk.
     pub size_bytes: u64,
     /// Bytes written; holes are not.
     pub written_bytes: u64,
+    /// True when the file was read back and was the same.
+    pub verified: bool,
     /// How long it took.
     pub seconds: f64,
 }
@@ -428,8 +513,10 @@ pub struct ImgSnapshots {
     pub action: &'static str,
     /// Its argument.
     pub snapshot: Option<String>,
-    /// The list, where that is the action.
+    /// The list, where that is the action; null where it could not be had, which the release does not call a failure.
     pub snapshots: Option<Vec<ImgSnapshot>>,
+    /// Why there is none, in words, the innermost last.
+    pub causes: Vec<String>,
 }
 
 /// A snapshot, in the fields of QMP's `SnapshotInfo`.
