@@ -527,6 +527,9 @@ pub struct EraAxis {
     pub about: &'static str,
     /// Its values, oldest first.
     pub steps: Vec<EraStep>,
+    /// Why nothing here behaves by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_imitated: Option<&'static str>,
 }
 
 /// From a release on, an axis has this value.
@@ -559,6 +562,9 @@ pub struct EraValue {
     pub name: &'static str,
     /// The value in words.
     pub value: &'static str,
+    /// Why nothing here behaves by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_imitated: Option<&'static str>,
 }
 
 /// `eras A B`.
@@ -582,4 +588,7 @@ pub struct EraChange {
     pub about: &'static str,
     /// Its values in words, in the order of the releases.
     pub values: [&'static str; 2],
+    /// Why nothing here behaves by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_imitated: Option<&'static str>,
 }
