@@ -2,8 +2,10 @@
 //! UTC, what is unknown or does not apply is null. Names that are not UTF-8 have their odd bytes as `\xNN`. Fields may be added.
 
 mod server;
+mod volume;
 
 pub use server::{Mounted, Served};
+pub use volume::VolumeChanged;
 
 use crate::output::time::Time;
 use serde::Serialize;
@@ -67,21 +69,6 @@ pub struct DeviceChanged {
     pub action: &'static str,
     /// Path of the image, where one was given.
     pub image: Option<String>,
-}
-
-/// `volume create`, `resize`, `move` and `remove`.
-#[derive(Debug, Clone, Serialize)]
-pub struct VolumeChanged {
-    /// Name.
-    pub volume: String,
-    /// `created`, `resized`, `handed over`, `took`, `removed`, or `removed all but snapshots of`.
-    pub action: &'static str,
-    /// Uid of a new one.
-    pub uid: Option<String>,
-    /// Its size, where that was given or is new.
-    pub size_bytes: Option<u64>,
-    /// What a new one was made from.
-    pub from: Option<String>,
 }
 
 /// `create` and `import`.
