@@ -2,7 +2,8 @@
 
 use crate::commands::{
     completions, create, delete, demo, device, diff, eras, export, find, gc, goto, import, init,
-    list, man, mount, qemu_img, rebuild_index, rescue, serve, show, stats, verify, volume,
+    list, man, mount, qemu_img, rebuild_index, receive, rescue, send, serve, show, stats, summary,
+    sync, upgrade, verify, volume,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -94,6 +95,16 @@ pub enum Command {
     RebuildIndex(rebuild_index::Arguments),
     /// Write what can be read of a damaged store to images
     Rescue(rescue::Arguments),
+    /// Bring snapshots from one store to another
+    Sync(sync::Arguments),
+    /// Write snapshots to one file, for another store to receive
+    Send(send::Arguments),
+    /// Take in snapshots that another store sent
+    Receive(receive::Arguments),
+    /// Say in a small file what the store has, for another store to send what it lacks
+    Summary(summary::Arguments),
+    /// Bring a store of an older format to the present one
+    Upgrade(upgrade::Arguments),
     /// Do what qemu-img does, as a QEMU release did it
     #[command(subcommand)]
     QemuImg(qemu_img::Verb),
@@ -101,6 +112,9 @@ pub enum Command {
     Eras(eras::Arguments),
     /// Print the completion script of a shell
     Completions(completions::Arguments),
+    /// The other end of a sync
+    #[command(hide = true, subcommand)]
+    SyncPeer(sync::Peer),
     /// Write the manual pages
     #[command(hide = true)]
     Man(man::Arguments),

@@ -1,8 +1,11 @@
 //! What the verbs report. The field names are the contract of `--json`: snake_case, `_bytes` are integers, times RFC 3339 in
 //! UTC, what is unknown or does not apply is null. Names that are not UTF-8 have their odd bytes as `\xNN`. Fields may be added.
 
+mod images;
 mod server;
+pub mod transfer;
 
+pub use images::{Exported, Imported, LeftOut, Planned, PlannedState};
 pub use server::{Mounted, Served};
 
 use crate::output::time::Time;
@@ -84,7 +87,7 @@ pub struct VolumeChanged {
     pub from: Option<String>,
 }
 
-/// `create` and `import`.
+/// `create`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Created {
     /// Uid of the group that was made in one step.
@@ -95,7 +98,7 @@ pub struct Created {
     pub seconds: f64,
 }
 
-/// What `create` did on one device.
+/// What `create` or `import` did on one device.
 #[derive(Debug, Clone, Serialize)]
 pub struct CreatedSnapshot {
     /// Device.
@@ -267,25 +270,6 @@ pub struct DeletedSnapshot {
     pub id: String,
     /// Name.
     pub name: String,
-}
-
-/// `export`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Exported {
-    /// Device or snapshot.
-    pub target: String,
-    /// `disk` or `vm_state`.
-    pub part: &'static str,
-    /// File that was written.
-    pub file: String,
-    /// Its format.
-    pub format: String,
-    /// Size of the disk.
-    pub size_bytes: u64,
-    /// Bytes written; holes are not.
-    pub written_bytes: u64,
-    /// How long it took.
-    pub seconds: f64,
 }
 
 /// `verify`.
@@ -543,6 +527,9 @@ pub struct EraAxis {
     pub about: &'static str,
     /// Its values, oldest first.
     pub steps: Vec<EraStep>,
+    /// Why nothing here behaves by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_imitated: Option<&'static str>,
 }
 
 /// From a release on, an axis has this value.
@@ -575,6 +562,9 @@ pub struct EraValue {
     pub name: &'static str,
     /// The value in words.
     pub value: &'static str,
+    /// Why nothing here behaves by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_imitated: Option<&'static str>,
 }
 
 /// `eras A B`.
@@ -598,4 +588,7 @@ pub struct EraChange {
     pub about: &'static str,
     /// Its values in words, in the order of the releases.
     pub values: [&'static str; 2],
+    /// Why nothing here behaves by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_imitated: Option<&'static str>,
 }

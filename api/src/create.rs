@@ -517,11 +517,7 @@ impl Draft {
         let record = |((d, uid), t): ((&Locked, &Uid), &Taken)| SnapshotRecord {
             uid: *uid,
             device: d.uid,
-            id: catalog
-                .device(&d.uid)
-                .map_or(1, |d| d.next_id)
-                .to_string()
-                .into_bytes(),
+            id: native_id(catalog, &d.uid),
             name: name.clone().into_bytes(),
             date_sec: self.date.sec,
             date_nsec: self.date.nsec,
@@ -536,6 +532,13 @@ impl Draft {
         };
         Ok(devices.iter().zip(uids).zip(taken).map(record).collect())
     }
+}
+
+/// Unlike QEMU's, no two of a device's snapshots get the same.
+fn native_id(catalog: &Catalog, device: &Uid) -> Vec<u8> {
+    let free = catalog.free_ids(device).next();
+    // There are more numbers than snapshots.
+    free.unwrap_or(u64::MAX).to_string().into_bytes()
 }
 
 /// The name, or the first free one made of it, if none of the devices has a snapshot of that name.

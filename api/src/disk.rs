@@ -76,12 +76,7 @@ impl System {
                     .at(path.display())
                     .hint("with - for the file the image goes to standard output"));
                 }
-                Ok(FileKind::File) => {
-                    return Err(Error::new(ErrorKind::AlreadyExists, "exporting to")
-                        .at(path.display())
-                        .detail("there is something already")
-                        .hint("nothing is overwritten: remove it first, or choose another name"));
-                }
+                Ok(FileKind::File) => return Err(exists(path)),
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     self.export_file(content, path, progress)?;
                 }
@@ -92,6 +87,35 @@ impl System {
     }
 
     fn export_file(&self, content: Content, path: &Path, progress: &Progress) -> Result<()> {
+        self.write_file(path, &mut |file, _| {
+            self.store.restore_file(content, file, progress)
+        })
+    }
+
+    /// Lets `write` fill a file that is then called `path`, where nothing must be: all of it, durable, or none. `write` is told
+    /// the name that the file has meanwhile, and makes its contents durable.
+    pub fn write_new(
+        &self,
+        path: &Path,
+        write: &mut dyn FnMut(&dyn DiskFile, &Path) -> Result<()>,
+    ) -> Result<()> {
+        match self.disk.kind(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.write_file(path, write),
+            Err(e) => Err(e),
+            Ok(FileKind::File) => Err(exists(path)),
+            Ok(_) => Err(
+                Error::invalid("exporting to", "only a new file can be of this format")
+                    .at(path.display())
+                    .hint("name a file that is not there yet, or export as raw"),
+            ),
+        }
+    }
+
+    fn write_file(
+        &self,
+        path: &Path,
+        write: &mut dyn FnMut(&dyn DiskFile, &Path) -> Result<()>,
+    ) -> Result<()> {
         let folder = path
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
@@ -101,18 +125,15 @@ impl System {
         }
         let part = part_of(path);
         let file = self.create_part(&part)?;
-        let written = self
-            .store
-            .restore_file(content, &*file, progress)
-            .and_then(|()| {
-                if self.disk.link(&part, path)? {
-                    return Ok(());
-                }
-                Err(Error::new(ErrorKind::AlreadyExists, "exporting to")
-                    .at(path.display())
-                    .detail("it appeared meanwhile"))
-            });
-        // ORDER: contents durable (in restore_file), the name, the folder.
+        let written = write(&*file, &part).and_then(|()| {
+            if self.disk.link(&part, path)? {
+                return Ok(());
+            }
+            Err(Error::new(ErrorKind::AlreadyExists, "exporting to")
+                .at(path.display())
+                .detail("it appeared meanwhile"))
+        });
+        // ORDER: contents durable (in `write`), the name, the folder.
         self.disk.remove(&part)?;
         written?;
         self.disk.sync_folder(folder)
@@ -164,6 +185,13 @@ impl System {
         }
         self.store.restore_over(content, image.file(), progress)
     }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(ErrorKind::AlreadyExists, "exporting to")
+        .at(path.display())
+        .detail("there is something already")
+        .hint("nothing is overwritten: remove it first, or choose another name")
 }
 
 fn in_the_way(part: &Path, kind: ErrorKind) -> Error {

@@ -138,7 +138,7 @@ impl System {
     }
 }
 
-fn check_unattached(catalog: &Catalog, name: &str) -> Result<()> {
+pub(crate) fn check_unattached(catalog: &Catalog, name: &str) -> Result<()> {
     match catalog.device_named(name) {
         Some(d) if d.attachment.is_some() => Err(Error::new(
             ErrorKind::AlreadyExists,

@@ -165,51 +165,56 @@ fn ranges(changed: &Changed) -> Vec<Range<u64>> {
 
 impl Report for Created {
     fn text(&self) -> String {
-        let mut table = Table::new(&[
-            ("DEVICE", Align::Left),
-            ("ID", Align::Right),
-            ("NAME", Align::Left),
-            ("SIZE", Align::Right),
-            ("READ", Align::Right),
-            ("NEW", Align::Right),
-            ("STORED", Align::Right),
-        ]);
-        let (mut read, mut stored) = (0, 0);
-        let mut vm_states = String::new();
-        for snapshot in &self.snapshots {
-            read += snapshot.read_bytes;
-            stored += snapshot.stored_bytes;
-            table.row(&[
-                snapshot.device.clone(),
-                snapshot.id.clone(),
-                snapshot.name.clone(),
-                units::size(snapshot.size_bytes),
-                units::size(snapshot.read_bytes),
-                units::size(snapshot.new_bytes),
-                units::size(snapshot.stored_bytes),
-            ]);
-            if let Some(vm) = &snapshot.vm_state {
-                stored += vm.stored_bytes;
-                vm_states.extend([format!(
-                    "VM state on {}: {}, {} new, {} stored\n",
-                    escape(&snapshot.device),
-                    units::size(vm.size_bytes),
-                    units::size(vm.new_bytes),
-                    units::size(vm.stored_bytes)
-                )]);
-            }
-        }
+        let (table, read, stored) = table_of(&self.snapshots);
         let name = self.snapshots.first().map_or("", |snapshot| &snapshot.name);
         let devices = units::number_of(self.snapshots.len() as u64, "device");
         let took = units::seconds(self.seconds);
         format!(
-            "{}{vm_states}created {} on {devices} in {took}: {} read, {} stored\n",
-            table.text(),
+            "{table}created {} on {devices} in {took}: {} read, {} stored\n",
             escape(name),
             units::size(read),
             units::size(stored)
         )
     }
+}
+
+/// Snapshots as a table, with what was read and stored for all of them.
+pub fn table_of(snapshots: &[CreatedSnapshot]) -> (String, u64, u64) {
+    let mut table = Table::new(&[
+        ("DEVICE", Align::Left),
+        ("ID", Align::Right),
+        ("NAME", Align::Left),
+        ("SIZE", Align::Right),
+        ("READ", Align::Right),
+        ("NEW", Align::Right),
+        ("STORED", Align::Right),
+    ]);
+    let (mut read, mut stored) = (0, 0);
+    let mut vm_states = String::new();
+    for snapshot in snapshots {
+        read += snapshot.read_bytes;
+        stored += snapshot.stored_bytes;
+        table.row(&[
+            snapshot.device.clone(),
+            snapshot.id.clone(),
+            snapshot.name.clone(),
+            units::size(snapshot.size_bytes),
+            units::size(snapshot.read_bytes),
+            units::size(snapshot.new_bytes),
+            units::size(snapshot.stored_bytes),
+        ]);
+        if let Some(vm) = &snapshot.vm_state {
+            stored += vm.stored_bytes;
+            vm_states.extend([format!(
+                "VM state on {}: {}, {} new, {} stored\n",
+                escape(&snapshot.device),
+                units::size(vm.size_bytes),
+                units::size(vm.new_bytes),
+                units::size(vm.stored_bytes)
+            )]);
+        }
+    }
+    (table.text() + &vm_states, read, stored)
 }
 
 #[cfg(test)]

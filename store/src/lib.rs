@@ -5,7 +5,7 @@
 //! ```text
 //! error id limits geometry progress world        vocabulary, pure
 //! format                                         bytes <-> structs, no I/O
-//! disk object index image                        the doors to the outside
+//! disk object index image history                the doors to the outside
 //! catalog log                                    what exists
 //! codec pack manifest content                    clusters and where they are
 //! tuning store                                   a store that is open
@@ -20,6 +20,7 @@ pub mod disk;
 pub mod error;
 pub mod format;
 pub mod geometry;
+pub mod history;
 pub mod id;
 pub mod image;
 pub mod index;

@@ -346,9 +346,7 @@ impl Catalog {
         if rules.gotos_counted && device.gotos_begun != gotos_begun {
             return Err(Invalid::GotoSince(device.uid));
         }
-        let number = std::str::from_utf8(&record.id)
-            .ok()
-            .and_then(|id| id.parse::<u64>().ok());
+        let number = record.id_number();
         self.change_device(&record.device, |device| {
             // Of a volume only the head says what it comes from.
             if device.volume.is_none() {

@@ -89,7 +89,7 @@ pub struct DeviceState {
     pub head: Option<Content>,
     /// The snapshot that its present contents come from.
     pub base: Option<Uid>,
-    /// The next native snapshot id.
+    /// Above every id that is a number and was ever given, as far as numbers go: the next native one.
     pub next_id: u64,
     /// How many gotos were begun on it.
     pub gotos_begun: u64,
@@ -186,6 +186,19 @@ impl Catalog {
             .collect();
         of.sort_by_key(|s| s.order);
         of
+    }
+
+    /// Numbers for the device's next native snapshot ids, in the order in which they are to be given: those from
+    /// `next_id` on; where an odd id has brought that to its end, the smallest that no snapshot has.
+    pub fn free_ids(&self, device: &Uid) -> impl Iterator<Item = u64> {
+        let next = self.device(device).map_or(1, |d| d.next_id);
+        let taken: BTreeSet<u64> = self
+            .snapshots_of(device)
+            .iter()
+            .filter_map(|s| s.record.id_number())
+            .collect();
+        let all = (next..=u64::MAX).chain(1..next);
+        all.filter(move |n| !taken.contains(n))
     }
 
     /// A snapshot.

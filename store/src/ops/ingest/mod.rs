@@ -8,15 +8,18 @@
 //!
 //! Several inputs share one stream of batches, so that a group costs what one disk with all its bytes would.
 
+mod after;
 mod changed;
 mod commit;
 mod decide;
 mod feed;
 mod parents;
 mod scan;
+mod take;
 mod writer;
 
 pub(crate) use scan::is_zero;
+pub use take::{Arrived, Taker};
 pub(crate) use writer::NODE_FRAME_BYTES;
 pub use writer::{Writer, record_copy};
 

@@ -5,8 +5,10 @@
 
 mod clusters;
 mod extents;
+mod pieces;
 
 pub use extents::{Extent, Extents};
+pub use pieces::{ClusterRun, ClusterRuns};
 
 use crate::content::nodes::Nodes;
 use crate::error::{Error, ErrorKind, Result};
@@ -38,7 +40,7 @@ pub struct Reader<'a> {
 pub struct View<'a> {
     reader: Arc<Reader<'a>>,
     content: Content,
-    _pin: Option<Pin<'a>>,
+    _pin: Option<Arc<Pin<'a>>>,
 }
 
 impl Store {
@@ -76,17 +78,27 @@ impl<'a> Reader<'a> {
 
     /// A view of contents that a snapshot or head names now.
     pub fn view(self: &Arc<Self>, content: Content) -> Result<View<'a>> {
+        let mut one = self.views(&[content])?;
+        one.pop()
+            .ok_or_else(|| Error::invalid("reading a disk", "there is none"))
+    }
+
+    /// Views of several, in order, that one pin keeps.
+    pub fn views(self: &Arc<Self>, contents: &[Content]) -> Result<Vec<View<'a>>> {
         // ORDER: the pin, then the packs: what is pinned is in packs that are live from then on, or in what they became.
-        let pin = self.store.pin(&[content])?;
+        let pin = self.store.pin(contents)?.map(Arc::new);
         self.clusters.follow(&self.store.catalog())?;
-        let view = View {
-            reader: self.clone(),
-            content,
-            _pin: pin,
+        let view = |content: &Content| {
+            let view = View {
+                reader: self.clone(),
+                content: *content,
+                _pin: pin.clone(),
+            };
+            // What cannot be read at all is found now.
+            view.walker().map_err(|e| view.explained(e))?;
+            Ok(view)
         };
-        // What cannot be read at all is found now.
-        view.walker().map_err(|e| view.explained(e))?;
-        Ok(view)
+        contents.iter().map(view).collect()
     }
 }
 
