@@ -243,7 +243,7 @@ fn export(
     let named = std::slice::from_ref(target);
     // A volume as it is now: the server that has it open stores first what was written to it.
     if !arguments.vm_state
-        && let Some(mut server) = Server::of_volumes(&context.store, &system, named)?
+        && let Some(mut server) = Server::of_volumes(&context.store, system, named)?
     {
         let absorbed = json!({ "device": target });
         server.execute("x-stillpoint-volume-absorb", absorbed)?;

@@ -1,4 +1,4 @@
-//! What the verbs of volumes report.
+//! What `still volume` reports.
 
 use serde::Serialize;
 
