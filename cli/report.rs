@@ -4,9 +4,11 @@
 mod images;
 mod server;
 pub mod transfer;
+mod volume;
 
 pub use images::{Exported, Imported, LeftOut, Planned, PlannedState};
 pub use server::{Mounted, Served};
+pub use volume::VolumeChanged;
 
 use crate::output::time::Time;
 use serde::Serialize;
@@ -70,21 +72,6 @@ pub struct DeviceChanged {
     pub action: &'static str,
     /// Path of the image, where one was given.
     pub image: Option<String>,
-}
-
-/// `volume create`, `resize`, `move` and `remove`.
-#[derive(Debug, Clone, Serialize)]
-pub struct VolumeChanged {
-    /// Name.
-    pub volume: String,
-    /// `created`, `resized`, `handed over`, `took`, `removed`, or `removed all but snapshots of`.
-    pub action: &'static str,
-    /// Uid of a new one.
-    pub uid: Option<String>,
-    /// Its size, where that was given or is new.
-    pub size_bytes: Option<u64>,
-    /// What a new one was made from.
-    pub from: Option<String>,
 }
 
 /// `create`.

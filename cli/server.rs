@@ -28,7 +28,7 @@ impl Server {
             stream: BufReader::new(stream),
         };
         server.message()?;
-        server.execute("qmp_capabilities", json!({}))?;
+        server.execute("qmp_capabilities", &json!({}))?;
         Ok(Some(server))
     }
 
@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// Does a command of the control socket.
-    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let mut message = json!({ "execute": command, "arguments": arguments }).to_string();
         message.push('\n');
         let sent = self.stream.get_mut().write_all(message.as_bytes());

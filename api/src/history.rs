@@ -1,6 +1,7 @@
 //! A disk taken in with all its earlier states: one entry, all of them or none.
 
-use crate::create::{CreatedDevice, TRIES, name_of};
+use crate::create::{CreatedDevice, TRIES};
+use crate::draft::name_of;
 use crate::import::check_unattached;
 use crate::name::{check_device_name, check_snapshot_name};
 use crate::system::System;

@@ -1,6 +1,7 @@
 //! An image taken in as a device that needs no image any more.
 
-use crate::create::{Created, CreatedDevice, Draft, Inputs, Locked, TRIES};
+use crate::create::{Created, CreatedDevice, Inputs, Locked, TRIES};
+use crate::draft::{Draft, name_of};
 use crate::name::{check_device_name, check_snapshot_name};
 use crate::system::System;
 use std::path::Path;
@@ -51,9 +52,7 @@ impl System {
         };
         let date = self.store.now();
         let draft = Draft {
-            name: import
-                .name
-                .map_or_else(|| crate::create::name_of(date), Into::into),
+            name: import.name.map_or_else(|| name_of(date), Into::into),
             generated: import.name.is_none(),
             date,
             group: Some(self.store.new_uid()),

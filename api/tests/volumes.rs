@@ -490,6 +490,60 @@ fn a_full_disk_is_told_and_leaves_the_volume_as_it_was() {
 }
 
 #[test]
+fn gc_and_deletes_of_another_program_take_nothing_from_a_volume_in_use() {
+    let machine = Machine::new(12);
+    let (system, other) = (machine.open(), machine.open());
+    let volumes = system.volumes().unwrap();
+    let size = 60 * BLOCK;
+    let made = system.volume_create_on(&volumes, "a", VolumeSource::Empty(size), &progress());
+    let volume = volumes.volume(&made.unwrap().uid).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut model = Model::default();
+    model
+        .volumes
+        .insert("a".into(), vec![vec![0; size as usize]]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let all = gc::Options {
+                all: true,
+                dry_run: false,
+            };
+            while !stop.load(Ordering::Relaxed) {
+                for old in other.list(Some("a")).unwrap() {
+                    // Somebody else's snapshot is made, or gone to, at the same time.
+                    let deleted = other.delete(&old.name, &[], false, &progress());
+                    deleted.map(drop).unwrap_or_default();
+                }
+                match other.store().gc(all, &progress()) {
+                    Err(e) if e.kind() != ErrorKind::Busy => panic!("{e:?}"),
+                    _ => {}
+                }
+            }
+        });
+        let mut dice = Dice::new(12);
+        for round in 0..60 {
+            for _ in 0..4 {
+                guest(&mut dice, &volume, &mut model, "a");
+            }
+            if round % 2 == 0 {
+                snap(&system, &volumes, &format!("s{round}"), &["a".to_owned()]).unwrap();
+            } else {
+                volumes.absorb(&[volume.device()], &progress()).unwrap();
+            }
+            assert!(read(&volume) == *model.now("a"), "round {round}");
+            model.settle("a");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    drop(volume);
+    drop(volumes);
+    let volumes = system.volumes().unwrap();
+    let again = volumes.volume(&system.volume_named("a").unwrap()).unwrap();
+    assert!(read(&again) == *model.now("a"));
+    assert!(system.store().verify(&progress()).unwrap().is_good());
+}
+
+#[test]
 fn a_volume_is_of_one_program_at_a_time() {
     let machine = Machine::new(10);
     let (one, two) = (machine.open(), machine.open());

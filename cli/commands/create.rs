@@ -131,7 +131,7 @@ fn through(mut server: Server, create: &Create, vm_state: bool, since: Instant) 
         "vm-clock": create.vm_clock_nsec,
         "icount": create.icount,
     });
-    let made = server.execute("x-stillpoint-create", server::without_nulls(arguments))?;
+    let made = server.execute("x-stillpoint-create", &server::without_nulls(arguments))?;
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let number = |value: &Value, field: &str| value[field].as_u64().unwrap_or_default();
     let snapshots = made["snapshots"].as_array().into_iter().flatten();

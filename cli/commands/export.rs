@@ -139,8 +139,14 @@ fn call(arguments: &Arguments, format: Format, context: &Context) -> Result<Expo
             let written = context.progress.bytes_done.load(Ordering::Relaxed);
             (written, vec![present(arguments, done.content)])
         }
-        Format::Qcow2 => qcow2(arguments, &system, context)?,
-        Format::Foreign(name) => foreign(arguments, name, &system)?,
+        Format::Qcow2 => {
+            settle(arguments, &system, context)?;
+            qcow2(arguments, &system, context)?
+        }
+        Format::Foreign(name) => {
+            settle(arguments, &system, context)?;
+            foreign(arguments, name, &system)?
+        }
     };
     if arguments.verify {
         let options = stillpoint_migrate::Options {
@@ -171,6 +177,27 @@ fn call(arguments: &Arguments, format: Format, context: &Context) -> Result<Expo
         verified: arguments.verify,
         seconds: since.elapsed().as_secs_f64(),
     })
+}
+
+/// A volume is exported as it is now: what was written to it is stored first, by the server that has it open if there is one.
+fn settle(arguments: &Arguments, system: &System, context: &Context) -> Result<()> {
+    let devices = system.devices()?;
+    let mut volumes = devices.iter().filter(|d| d.volume);
+    let Some(volume) = volumes.find(|d| d.name == arguments.target) else {
+        return Ok(());
+    };
+    match Server::of(&context.store)? {
+        Some(mut server) => {
+            let device = json!({ "device": volume.name });
+            server
+                .execute("x-stillpoint-volume-absorb", &device)
+                .map(|_| ())
+        }
+        None => system
+            .volumes()?
+            .absorb(&[volume.uid], &context.progress)
+            .map(|_| ()),
+    }
 }
 
 fn present(arguments: &Arguments, disk: Content) -> Kept {
@@ -240,22 +267,12 @@ fn export(
     context: &Context,
 ) -> Result<stillpoint_api::Exported> {
     let (target, progress) = (&arguments.target, &context.progress);
-    let named = std::slice::from_ref(target);
-    // A volume as it is now: the server that has it open stores first what was written to it.
-    if !arguments.vm_state
-        && let Some(mut server) = Server::of_volumes(&context.store, &system, named)?
-    {
-        let absorbed = json!({ "device": target });
-        server.execute("x-stillpoint-volume-absorb", absorbed)?;
-        let head = system.device(target)?.head;
-        let head = head.ok_or_else(|| Error::invalid(DOING, "nothing was ever written to it"))?;
-        return system.export_content(head, output, progress);
-    }
     if arguments.vm_state {
-        system.export_vm_state(target, output, progress)
-    } else {
-        system.export(target, output, progress)
+        return system.export_vm_state(target, output, progress);
     }
+    settle(arguments, system, context)?;
+    let (content, _) = system.resolve(target)?;
+    system.export_content(content, output, progress)
 }
 
 impl Report for Exported {

@@ -65,7 +65,7 @@ fn through(mut server: Server, snapshot: &str, devices: &[String], since: Instan
     if !devices.is_empty() {
         arguments["devices"] = json!(devices);
     }
-    let went = server.execute("x-stillpoint-goto", arguments)?;
+    let went = server.execute("x-stillpoint-goto", &arguments)?;
     let number = |value: &Value, field: &str| value[field].as_u64().unwrap_or_default();
     let devices = went["devices"].as_array().into_iter().flatten();
     let devices = devices.map(|d| GoneDevice {

@@ -47,6 +47,16 @@ enum End {
     Unmounted(Result<()>),
 }
 
+impl End {
+    /// How serving ended, if it has.
+    fn unmounted(self) -> Option<Result<()>> {
+        match self {
+            Self::Unmounted(served) => Some(served),
+            Self::Signal => None,
+        }
+    }
+}
+
 /// Mounts, and serves until a signal comes or somebody unmounts.
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let (ended, end) = channel();
@@ -70,16 +80,12 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
         let folder = escape(&arguments.folder.display().to_string());
         eprintln!("still: {store} is mounted on {folder}");
     }
-    let ended = match end.recv() {
-        Ok(End::Unmounted(served)) => Some(served),
-        _ => {
-            unmounter.unmount()?;
-            match end.recv_timeout(PATIENCE) {
-                Ok(End::Unmounted(served)) => Some(served),
-                _ => None,
-            }
-        }
-    };
+    let mut ended = end.recv().ok().and_then(End::unmounted);
+    if ended.is_none() {
+        unmounter.unmount()?;
+        let waited = end.recv_timeout(PATIENCE);
+        ended = waited.ok().and_then(End::unmounted);
+    }
     ended.unwrap_or_else(|| {
         Err(Error::new(ErrorKind::Busy, "unmounting")
             .at(arguments.folder.display())

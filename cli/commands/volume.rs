@@ -160,7 +160,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<Answer> {
 fn through(mut server: Server, verb: &Verb) -> Result<VolumeChanged> {
     let mut ask = |command: &str, arguments: Value| {
         let command = format!("x-stillpoint-volume-{command}");
-        server.execute(&command, server::without_nulls(arguments))
+        server.execute(&command, &server::without_nulls(arguments))
     };
     Ok(match verb {
         Verb::Create(CreateArguments { name, size, from }) => {

@@ -475,3 +475,51 @@ fn memory_in_flight_is_bounded_and_everything_is_answered() {
     }
     writes.into_iter().for_each(|write| write.wait().unwrap());
 }
+
+/// Counts how often a disk was opened, and how often it was only asked about.
+#[derive(Default)]
+struct Counted {
+    opened: std::sync::atomic::AtomicUsize,
+    asked: std::sync::atomic::AtomicUsize,
+}
+
+struct Counting(Arc<Counted>);
+
+impl Exports for Counting {
+    fn list(&self, _peer: &Peer) -> Vec<Listed> {
+        Vec::new()
+    }
+
+    fn open(&self, _name: &str, _peer: &Peer) -> Result<Arc<dyn Export>, OpenError> {
+        self.0
+            .opened
+            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(Arc::new(MemoryExport::new(vec![0; 4096])))
+    }
+
+    fn ask(&self, _name: &str, _peer: &Peer) -> Result<Arc<dyn Export>, OpenError> {
+        self.0
+            .asked
+            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(Arc::new(MemoryExport::new(vec![0; 4096])))
+    }
+}
+
+#[test]
+fn a_disk_is_opened_for_those_who_go_to_work_on_it_alone() {
+    let counted = Arc::new(Counted::default());
+    let served = Served::new(Counting(counted.clone()), Options::default());
+    let counts = || {
+        let of = |n: &std::sync::atomic::AtomicUsize| n.load(std::sync::atomic::Ordering::SeqCst);
+        (of(&counted.opened), of(&counted.asked))
+    };
+    let mut client = served.client(asking(Mode::Structured));
+    client.info("disk").unwrap();
+    client.contexts("disk", &[]).unwrap();
+    assert_eq!(counts(), (0, 2));
+    client.abort().unwrap();
+    let client = served.client(asking(Mode::Structured));
+    let disk = client.go("disk", &[BASE_ALLOCATION]).unwrap();
+    disk.read(0, 512).unwrap();
+    assert_eq!(counts().0, 1);
+}

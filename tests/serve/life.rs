@@ -176,3 +176,27 @@ fn numbers_for_prometheus_are_there() {
     server.stop().code(0);
     assert!(!path.exists());
 }
+
+#[test]
+fn a_socket_that_systemd_calls_qmp_is_a_control_socket() {
+    use std::io::Read;
+    let home = home_with_a_snapshot();
+    let listen = |name: &str| {
+        let listener = UnixListener::bind(home.path(name)).expect("a socket");
+        Stdio::from(OwnedFd::from(listener))
+    };
+    let script = "exec 3<&0 4<&1 0</dev/null 1>&2; \
+                  LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=nbd:qmp exec \"$0\" --store store serve";
+    let mut command = Command::new("sh");
+    command
+        .current_dir(home.path("."))
+        .args(["-c", script, env!("CARGO_BIN_EXE_still")])
+        .stdin(listen("nbd.sock"));
+    let server = Server::with_output(&home, command, listen("qmp.sock"));
+    server.client("web1@monday");
+    let qmp = std::os::unix::net::UnixStream::connect(home.path("qmp.sock"));
+    let mut greeting = [0; 8];
+    let mut qmp = qmp.expect("it listens");
+    qmp.read_exact(&mut greeting).expect("a greeting");
+    assert_eq!(&greeting, b"{\"QMP\":{");
+}

@@ -31,10 +31,15 @@ impl Server {
     }
 
     /// Runs a command that serves on the socket.
-    pub fn run(home: &Home, mut command: Command) -> Self {
+    pub fn run(home: &Home, command: Command) -> Self {
+        Self::with_output(home, command, Stdio::piped())
+    }
+
+    /// The same with something else as its standard output.
+    pub fn with_output(home: &Home, mut command: Command, output: Stdio) -> Self {
         let (socket, log) = (home.path("nbd.sock"), home.path("serve.log"));
         let out = File::create(&log).expect("a log");
-        command.stdout(Stdio::piped()).stderr(out);
+        command.stdout(output).stderr(out);
         let child = command.spawn().expect("the program starts");
         let mut server = Self {
             child: Some(child),

@@ -142,6 +142,19 @@ fn volumes_are_made_grown_and_removed_while_they_are_served() {
     drop(small);
     until_free(|| home.run(&["volume", "remove", "vm"]));
     assert!(server.refuses("vm"));
+    // As other formats too, and as it is now.
+    golden.write(4096, b"newer", false).expect("a write");
+    home.ok(&["export", "golden", "golden.qcow2", "--format", "qcow2"]);
+    home.ok(&[
+        "import",
+        "golden.qcow2",
+        "--device",
+        "again",
+        "--name",
+        "v1",
+    ]);
+    let again = server.client("again@v1").read(4096, 5);
+    assert_eq!(again.expect("it is read"), b"newer");
     // One server has all volumes of a store.
     let nbd = format!("unix:{}", home.path("other.sock").display());
     home.run(&["serve", "--nbd", &nbd])

@@ -29,9 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Every snapshot is a read-only NBD export, DEVICE@SNAPSHOT or DEVICE@id:N, new ones at once, and every volume a writable one under
-its device's name. The metadata context qemu:dirty-bitmap:SNAPSHOT of an export says where it differs from that snapshot. Other
-still commands on the same store work on volumes through the server. SIGTERM and Ctrl-C stop the server when what
-was asked is answered. Sockets that systemd hands over are served too.
+its device's name. The metadata context qemu:dirty-bitmap:SNAPSHOT of an export says where it differs from that snapshot.
+Other commands on the same store work on volumes through the server. SIGTERM and Ctrl-C stop it when what was asked is
+answered and what was written is durable. Sockets that systemd hands over are served too.
 
 Examples:
   still serve --nbd unix:/run/still.sock
