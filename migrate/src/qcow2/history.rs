@@ -80,22 +80,22 @@ impl Past {
     }
 
     /// Ranges that a state, or a file of the chain, has of its own, whatever is below.
-    fn own(&self, place: &Place, below: u64) -> Result<Ranges<'_>> {
+    fn own(&self, place: &Place, below: u64) -> Ranges<'_> {
         let map = match place {
             Place::Own(state) => state.map(0..state.size()),
             Place::Link(link) => match &self.image.links()[*link] {
                 Link::Qcow2(state) => state.map(0..state.size()),
-                Link::Raw { len, .. } => return Ok(Box::new(std::iter::once(Ok(0..*len)))),
+                Link::Raw { len, .. } => return Box::new(std::iter::once(Ok(0..*len))),
             },
         };
-        Ok(Box::new(map.filter_map(move |mapped| match mapped {
+        Box::new(map.filter_map(move |mapped| match mapped {
             // Past the end of what is below, zeros are not that file's holes.
             Ok(m) if m.kind == Kind::Unallocated => {
                 (m.end() > below).then(|| Ok(m.start.max(below)..m.end()))
             }
             Ok(m) => Some(Ok(m.start..m.end())),
             Err(e) => Some(Err(e)),
-        })))
+        }))
     }
 }
 
@@ -238,7 +238,7 @@ impl History for Past {
         let place = self.state(state)?;
         match (place, self.state(base)?) {
             (Place::Own(new), Place::Own(old)) => Ok(Box::new(new.changes(old)?)),
-            (_, Place::Link(link)) => self.own(place, self.image.links()[*link].size()),
+            (_, Place::Link(link)) => Ok(self.own(place, self.image.links()[*link].size())),
             (Place::Link(_), Place::Own(_)) => {
                 let why = "files of the chain come before the image's own states";
                 Err(Error::invalid("comparing states of an image", why))
