@@ -2,8 +2,8 @@
 
 use crate::commands::{
     completions, create, delete, demo, device, diff, eras, export, find, gc, goto, import, init,
-    list, man, qemu_img, rebuild_index, receive, rescue, send, show, stats, summary, sync, upgrade,
-    verify,
+    list, man, mount, qemu_img, rebuild_index, receive, rescue, send, serve, show, stats, summary,
+    sync, upgrade, verify, volume,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ pub enum Command {
     /// Add, list and remove devices, change their images
     #[command(subcommand)]
     Device(device::Verb),
-    /// Snapshot all attached devices, or some, as one group
+    /// Snapshot all attached devices and volumes, or some, as one group
     Create(create::Arguments),
     /// List snapshots
     List(list::Arguments),
@@ -70,7 +70,7 @@ pub enum Command {
     Find(find::Arguments),
     /// Say where two snapshots of a device differ
     Diff(diff::Arguments),
-    /// Put images back to a snapshot, writing only what differs
+    /// Put images or volumes back to a snapshot, writing only what differs
     Goto(goto::Arguments),
     /// Delete a snapshot on all devices that have it, or some
     Delete(delete::Arguments),
@@ -78,12 +78,19 @@ pub enum Command {
     Import(import::Arguments),
     /// Write a snapshot to an image file
     Export(export::Arguments),
+    /// Make, resize, move and remove volumes: disks that live in the store and are written to
+    #[command(subcommand)]
+    Volume(volume::Verb),
     /// Read everything back and check every hash
     Verify(verify::Arguments),
     /// Give the space of deleted snapshots back
     Gc(gc::Arguments),
     /// Show what is stored and what it saves
     Stats(stats::Arguments),
+    /// Serve every volume and every snapshot over NBD
+    Serve(serve::Arguments),
+    /// Show every snapshot as a file
+    Mount(mount::Arguments),
     /// Make the index anew from the packs
     RebuildIndex(rebuild_index::Arguments),
     /// Write what can be read of a damaged store to images
@@ -181,6 +188,10 @@ mod tests {
             "still completions cobol",
             "still eras 4.2 6.0 8.0",
             "still qemu-img convert",
+            "still serve --nbd /run/still.sock",
+            "still serve --nbd unix:x --tls-verify-peer",
+            "still volume create vm1",
+            "still volume create vm1 --size 1G --from golden",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert!(error.use_stderr(), "{line}");

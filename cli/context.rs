@@ -54,6 +54,18 @@ impl Context {
         )
     }
 
+    /// The same for a server: lines go to its log.
+    pub fn open_logged(&self) -> Result<System> {
+        let say = |line: &str| tracing::info!("{line}");
+        System::open(
+            &self.store,
+            OpenOptions {
+                say: Arc::new(say),
+                ..OpenOptions::default()
+            },
+        )
+    }
+
     /// Draws progress on stderr until the value is dropped, if somebody looks.
     pub fn watch(&self, verb: &'static str) -> Option<Line> {
         let wanted = !self.quiet && !self.json && std::io::stderr().is_terminal();

@@ -2,23 +2,28 @@
 
 #[path = "fuzz_targets/common.rs"]
 mod common;
+mod seeds_of_transfers;
 
 use common::{CLUSTER_BYTES, header, name};
+use std::path::Path;
 use std::{fs, io};
-use stillpoint_migrate::wire::edits::Edits;
-use stillpoint_migrate::wire::message::{Device, Have, Plan, Step, Totals, Want};
-use stillpoint_migrate::wire::{Incoming, Message, Outgoing, Preamble, Purpose};
+use stillpoint_migrate::qcow2::write::{
+    Content, Draft, Key, Options, Part, Piece, Pieces, Source, write,
+};
+use stillpoint_migrate::qcow2::{self as migrate, Snapshot};
 use stillpoint_store::codec::encode_frame;
-use stillpoint_store::format::entry::{Content, PackKind};
+use stillpoint_store::disk::sim::SimDisk;
+use stillpoint_store::disk::{Disk, OpenMode};
+use stillpoint_store::format::entry::PackKind;
 use stillpoint_store::format::manifest::NodeDraft;
+use stillpoint_store::format::overlay::{Empty, MapBlock, MapEntry, OverlayHeader, OverlayName};
 use stillpoint_store::format::pack::{BLOCK_BYTES, TRAILER_BYTES};
-use stillpoint_store::format::snapshot::SnapshotRecord;
 use stillpoint_store::format::store::StoreFile;
 use stillpoint_store::geometry::{Compression, Geometry};
 use stillpoint_store::id::{Hash, Uid};
-use stillpoint_store::manifest::build::Builder;
-use stillpoint_store::manifest::{Child, Run};
+use stillpoint_store::manifest::Child;
 use stillpoint_store::pack::writer::{PackBuilder, SealedPack};
+use stillpoint_store::progress::Progress;
 
 fn put(target: &str, seed: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = format!("{}/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
@@ -120,138 +125,118 @@ fn stores() -> io::Result<()> {
     )
 }
 
-/// A bundle of a disk of six clusters: three in a frame, one of them again, zeros and a hole.
-fn bundle() -> stillpoint_store::Result<Vec<u8>> {
-    let clusters: Vec<Vec<u8>> = (1..4u8).map(|n| vec![n; CLUSTER_BYTES as usize]).collect();
-    let hash = |n: usize| Child::Hash(Hash::of(&clusters[n]));
-    let children = [hash(0), hash(1), Child::Zero, hash(2), Child::Hole, hash(0)];
-    let mut builder = Builder::new(6);
-    let mut runs = Vec::new();
-    for (first, child) in (0..).zip(children) {
-        builder.push(child, 1, &mut |_, _| Ok(()))?;
-        if child != Child::Hole {
-            runs.push(Run {
-                first,
-                count: 1,
-                child,
-            });
-        }
-    }
-    let content = Content {
-        root: builder.finish(&mut |_, _| Ok(()))?,
-        size: 6 * u64::from(CLUSTER_BYTES) - 100,
-    };
-    let items: Vec<&[u8]> = clusters.iter().map(Vec::as_slice).collect();
-    let frame = encode_frame(PackKind::Clusters, &items, Compression::Zstd(1));
-    let device = Device {
-        uid: Uid([5; 16]),
-        name: "web1".into(),
-        head: Some((content, None)),
-        snapshots: vec![],
-    };
-    let record = SnapshotRecord {
-        uid: Uid([6; 16]),
-        device: device.uid,
-        id: b"1".to_vec(),
-        name: b"monday".to_vec(),
-        date_sec: 1_700_000_000,
-        date_nsec: 5,
-        vm_clock_nsec: 7,
-        icount: Some(9),
-        vm_state: None,
-        content,
-        group: Some(Uid([7; 16])),
-        parent: None,
-        extra: b"extra".to_vec(),
-        labels: std::collections::BTreeMap::default(),
-    };
-    let base = None;
-    let messages = [
-        Message::Plan(Plan::default()),
-        Message::Device(device),
-        Message::Snapshot(record),
-        Message::Content(Step { base, content }),
-        Message::Frame(frame.bytes),
-        Message::Edits(Edits { window: 0, runs }),
-        Message::ContentEnd,
-        Message::End(Totals {
-            contents: 1,
-            windows: 1,
-            clusters: 3,
-        }),
-    ];
-    let mut bytes = Vec::new();
-    let mut out = Outgoing::begin(&mut bytes, &preamble(Purpose::Bundle))?;
-    for message in messages {
-        let (kind, payload) = message.encode();
-        out.put(kind, 0, &payload)?;
-    }
-    Ok(bytes)
-}
-
-fn preamble(purpose: Purpose) -> Preamble {
-    Preamble {
-        purpose,
-        store: Uid([4; 16]),
-        id: Uid([8; 16]),
-        geometry: Geometry {
-            cluster_bytes: CLUSTER_BYTES,
-            frame_bytes: 16384,
-            compression: Compression::Zstd(1),
+fn overlays() -> io::Result<()> {
+    let header = OverlayHeader {
+        name: OverlayName {
+            store: Uid([1; 16]),
+            volume: Uid([2; 16]),
+            host: Uid([3; 16]),
+            generation: 1,
+            n: 1,
         },
+        sealed: true,
+        count: 3,
+        seed: [7; 16],
+        durable: 1,
+        first: 2,
+    };
+    put("overlay", "header", &header.encode())?;
+    let data = |block, slot| MapEntry::Data {
+        block,
+        slot,
+        sum: 9,
+    };
+    let empty = |first, count, kind| MapEntry::Empty { first, count, kind };
+    let seeds = [
+        ("nothing", vec![]),
+        ("data", vec![data(0, 4), data(1 << 40, 5), data(0, 6)]),
+        (
+            "empty",
+            vec![
+                empty(0, 1 << 50, Empty::Hole),
+                empty(7, 1, Empty::Zero),
+                data(7, 3),
+            ],
+        ),
+    ];
+    for (seed, entries) in seeds {
+        let block = MapBlock {
+            number: 1,
+            next: 3,
+            ends_batch: true,
+            entries,
+        };
+        // The target adds zeros and the checksum.
+        put("overlay", seed, &block.encode(&[7; 16]).0[..200])?;
+    }
+    Ok(())
+}
+
+/// Every second cluster of a disk and of a snapshot's VM state.
+struct Half;
+
+impl Source for Half {
+    fn pieces(&self, part: Part) -> stillpoint_migrate::Result<Pieces<'_>> {
+        let skip = usize::from(part == Part::Active);
+        Ok(Box::new((0..4).skip(skip).map(|n| {
+            let (key, offset) = (Key([n as u8 + 1; 32]), 0);
+            let content = Content::Data { key, offset };
+            Ok(Piece {
+                start: n * 1024,
+                len: 512,
+                content,
+            })
+        })))
+    }
+
+    fn read(&self, key: &Key, _: u64, buf: &mut [u8]) -> stillpoint_migrate::Result<()> {
+        buf.fill(key.0[0]);
+        buf[0] = 0;
+        Ok(())
     }
 }
 
-/// What needs two clusters, and a filter of two: FORMAT.md 3 of `migrate` has the bits.
-fn summaries() -> stillpoint_store::Result<[Vec<u8>; 2]> {
-    let (mut need, mut filter) = (Vec::new(), Vec::new());
-    let mut out = Outgoing::begin(&mut need, &preamble(Purpose::Summary))?;
-    out.put(35, 0, &[[1; 32], [2; 32]].concat())?;
-    out.put(36, 0, &[])?;
-    let mut out = Outgoing::begin(&mut filter, &preamble(Purpose::Summary))?;
-    out.put(
-        32,
-        0,
-        &[&2u64.to_le_bytes()[..], &24u32.to_le_bytes()].concat(),
-    )?;
-    // No ones, a zero, 24 bits: twice, and six bits to fill the last byte.
-    out.put(33, 0, &[2, 0, 0, 4, 0, 8, 0])?;
-    out.put(34, 0, &2u64.to_le_bytes())?;
-    out.put(36, 0, &[])?;
-    Ok([need, filter])
-}
-
-/// A small bundle, summaries, and messages.
-fn transfers() -> io::Result<()> {
-    let bundle = bundle().map_err(io::Error::other)?;
-    put("bundle_stream", "whole", &bundle)?;
-    let [need, filter] = summaries().map_err(io::Error::other)?;
-    put("summary", "need", &need)?;
-    put("summary", "filter", &filter)?;
-    let (_, mut messages) = Incoming::begin(&bundle[..]).map_err(io::Error::other)?;
-    for n in 0.. {
-        let raw = messages.read().map_err(io::Error::other)?;
-        let message = [&[raw.kind][..], &raw.payload].concat();
-        put("sync_message", &format!("{n}"), &message)?;
-        if raw.kind == 13 {
-            break;
-        }
-    }
-    let want = Message::Want(Want::of(1, &[true, false, true]));
-    let have = Message::Have(Have {
-        snapshots: vec![Uid([1; 16])],
-        roots: vec![Hash([2; 32])],
-    });
-    for (seed, message) in [("want", want), ("have", have)] {
-        let (kind, payload) = message.encode();
-        put("sync_message", seed, &[&[kind][..], &payload].concat())?;
+fn qcow2s() -> io::Result<()> {
+    let snapshot = Snapshot {
+        id: b"1".to_vec(),
+        name: b"s".to_vec(),
+        vm_state_size: 4096,
+        ..Snapshot::default()
+    };
+    let draft = Draft {
+        size: 4096,
+        snapshots: vec![snapshot],
+    };
+    let seeds = [
+        ("v2", 2, None),
+        ("v3", 3, None),
+        ("zlib", 2, Some((migrate::Compression::Zlib, 9))),
+        ("zstd", 3, Some((migrate::Compression::Zstd, 1))),
+    ];
+    for (name, version, compression) in seeds {
+        let options = Options {
+            version,
+            compression,
+            cluster_bits: 9,
+            ..Options::default()
+        };
+        let disk = SimDisk::new(1);
+        let file = disk
+            .open(Path::new("/a"), OpenMode::CreateNew)
+            .map_err(io::Error::other)?;
+        write(&*file, &draft, &options, &Half, &Progress::default()).map_err(io::Error::other)?;
+        let mut bytes = vec![0; file.len().map_err(io::Error::other)? as usize];
+        file.read_at(0, &mut bytes).map_err(io::Error::other)?;
+        put("qcow2", name, &bytes)?;
     }
     Ok(())
 }
 
 fn main() -> io::Result<()> {
-    transfers()?;
+    seeds_of_transfers::transfers()?;
+    overlays()?;
     packs()?;
     nodes()?;
-    stores()
+    stores()?;
+    qcow2s()
 }

@@ -2,8 +2,7 @@
 //! other's and dying clusters, gcs that drop these, parents deleted while children are made, sessions ended under
 //! writers that go on, answers that get lost, indexes that lie. What was acknowledged restores, whatever the order.
 //!
-//! The store is in memory, where a process can lose its locks and go on; that a folder on the simulated disk answers the
-//! same calls alike is for `object::conformance`, and that crashes in between lose nothing for `crash/hook.rs`.
+//! The store is a folder on the simulated disk. That crashes in between lose nothing is for `crash/hook.rs`.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -15,13 +14,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use stillpoint_api::store::disk::sim::SimDisk;
 use stillpoint_api::store::disk::{Disk, OpenMode};
 use stillpoint_api::store::index::memory::MemoryHome;
-use stillpoint_api::store::object::memory::{Gate, MemoryObjects};
+use stillpoint_api::store::object::memory::Gate;
 use stillpoint_api::store::ops::gc;
 use stillpoint_api::store::progress::Progress;
-use stillpoint_api::store::store::Store;
+use stillpoint_api::store::store::Doors;
 use stillpoint_api::store::tuning::Tuning;
 use stillpoint_api::{Create, Error, ErrorKind, Import, Result, System};
-use support::{Dice, GEOMETRY, Picture, SeededWorld, doors, for_seeds, restored, rounds};
+use support::folder::{self, Folder};
+use support::{Dice, Picture, SeededWorld, for_seeds, restored, rounds};
 
 /// Different clusters that there are.
 const ALPHABET: u8 = 14;
@@ -133,7 +133,7 @@ struct Ledger {
 /// One process on the store.
 #[derive(Clone)]
 struct Process {
-    objects: MemoryObjects,
+    objects: Arc<Folder>,
     index: MemoryHome,
 }
 
@@ -157,7 +157,13 @@ impl Arena {
 
     fn open(&self, process: &Process, label: usize) -> System {
         let world = SeededWorld::new(self.seed * 100 + label as u64, &format!("actor {label}"));
-        let doors = doors(&process.objects, Arc::new(process.index.clone()), world);
+        let doors = Doors {
+            objects: process.objects.clone(),
+            local: process.objects.clone(),
+            index: Arc::new(process.index.clone()),
+            world,
+            say: Arc::new(|_| {}),
+        };
         System::with_tuning(doors, Arc::new(self.disk.clone()), self.tuning).unwrap()
     }
 
@@ -205,7 +211,7 @@ fn tuning(dice: &mut Dice) -> Tuning {
 }
 
 /// Gates of one actor: its turn before each call, and now and then a put into the log that fails or whose answer is lost.
-fn gated(arena: &Opened, objects: &MemoryObjects, actor: usize, seed: u64) -> MemoryObjects {
+fn gates(arena: &Opened, actor: usize, seed: u64) -> (Gate, Gate) {
     let dice = Mutex::new(Dice::new(seed * 1000 + actor as u64));
     let fails = move |call: &str, key: &str| {
         let unlucky = call == "put_new" && key.starts_with("log/");
@@ -232,7 +238,14 @@ fn gated(arena: &Opened, objects: &MemoryObjects, actor: usize, seed: u64) -> Me
         lost(before(call, key))
     });
     let reply: Gate = Arc::new(move |call, key| lost(fails(call, key)));
-    objects.fork_handle().with_gate(gate).with_reply_gate(reply)
+    (gate, reply)
+}
+
+fn process(disk: &SimDisk, number: usize, gates: Option<(Gate, Gate)>) -> Process {
+    Process {
+        objects: Arc::new(Folder::open(disk, number as u64, gates).unwrap()),
+        index: MemoryHome::default(),
+    }
 }
 
 /// The images of both writers, each with a snapshot, and the processes; nobody runs yet.
@@ -240,12 +253,11 @@ fn set_up(seed: u64) -> (Arc<Arena>, Vec<[Picture; 2]>) {
     let mut dice = Dice::new(seed);
     let disk = SimDisk::new(seed);
     disk.create_folders(&PathBuf::from("/images")).unwrap();
-    let objects = MemoryObjects::new();
-    Store::create(&objects, &*SeededWorld::new(seed, "init"), GEOMETRY).unwrap();
+    folder::create(&disk, &SeededWorld::new(seed, "init")).unwrap();
     let opened = Opened::default();
-    let process = |actor| Process {
-        objects: gated(&opened, &objects, actor, seed),
-        index: MemoryHome::default(),
+    let process = |actor| {
+        let gates = gates(&opened, actor, seed);
+        process(&disk, actor, Some(gates))
     };
     let arena = Arc::new(Arena {
         seed,
@@ -256,11 +268,7 @@ fn set_up(seed: u64) -> (Arc<Arena>, Vec<[Picture; 2]>) {
         processes: (0..ACTORS).map(process).collect(),
         opened: opened.clone(),
     });
-    let plain = Process {
-        objects: objects.fork_handle(),
-        index: MemoryHome::default(),
-    };
-    let system = arena.open(&plain, 50);
+    let system = arena.open(&self::process(&disk, 50, None), 50);
     let mut pictures = Vec::new();
     for writer in 0..WRITERS {
         let own = [0, 1].map(|n| {
@@ -535,10 +543,7 @@ fn run(seed: u64) -> (BTreeMap<String, usize>, BTreeMap<&'static str, usize>) {
 
 /// What is there is what the answers said, restores, and still does when gc has taken the rest.
 fn check(arena: &Arena) {
-    let process = Process {
-        objects: arena.processes[0].objects.fork_handle(),
-        index: MemoryHome::default(),
-    };
+    let process = process(&arena.disk, 60, None);
     for dead in &arena.processes {
         dead.objects.kill();
     }
@@ -561,12 +566,7 @@ fn check(arena: &Arena) {
     let catalog = system.store().refresh().unwrap();
     assert_eq!(catalog.sessions().count(), 0);
     let live: Vec<String> = catalog.packs().map(|p| p.name.key()).collect();
-    let there: Vec<String> = process
-        .objects
-        .dump()
-        .into_keys()
-        .filter(|k| k.starts_with("packs/"))
-        .collect();
+    let there = process.objects.keys("packs/");
     assert_eq!(there, live, "packs that are there, and packs that live");
 }
 

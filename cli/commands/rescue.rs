@@ -17,6 +17,7 @@ use stillpoint_store::ops::rescue::Saved;
 #[command(after_help = "\
 Reads a store that will not open, and changes nothing in it. Exit code 4 when something could not be read.
 Snapshots that were deleted come back where their bytes are still there; their state is \"deleted\".
+Needs memory of 16 bytes a cluster stored: 2 GiB for 1 TiB of different data in clusters of 8 KiB.
 
 Example:
   still rescue /mnt/usb/saved --store /srv/disks")]
@@ -42,6 +43,7 @@ fn call(folder: &Path, context: &Context) -> Result<Rescued> {
         file: saved.path.display().to_string(),
         size_bytes: size_of(saved),
         missing_bytes: saved.lost.iter().map(|r| r.end - r.start).sum(),
+        written: saved.unwritten.is_none(),
         unlisted: saved.unlisted,
     };
     let mut rescued = rescued;
@@ -63,7 +65,8 @@ fn size_of(saved: &Saved) -> u64 {
 
 impl Report for Rescued {
     fn exit(&self) -> Exit {
-        let whole = self.images.iter().all(|image| image.missing_bytes == 0);
+        let mut images = self.images.iter();
+        let whole = images.all(|image| image.missing_bytes == 0 && image.written);
         if whole && self.unreadable.is_empty() {
             Exit::Done
         } else {
@@ -91,7 +94,11 @@ impl Report for Rescued {
                 units::size(image.size_bytes),
                 units::size(image.missing_bytes),
                 if image.unlisted { "deleted" } else { "listed" }.into(),
-                image.file.clone(),
+                if image.written {
+                    image.file.clone()
+                } else {
+                    "not written".into()
+                },
             ]);
         }
         let mut text = table.text();
@@ -99,7 +106,8 @@ impl Report for Rescued {
             text.extend(["unreadable: ", &escape(part), "\n"]);
         }
         let took = units::seconds(self.seconds);
-        let images = units::number_of(self.images.len() as u64, "image");
+        let written = self.images.iter().filter(|image| image.written).count();
+        let images = units::number_of(written as u64, "image");
         text + &format!("wrote {images} in {took}\n")
     }
 }
@@ -117,6 +125,7 @@ mod tests {
             file: "web1@monday.raw".into(),
             size_bytes: 4096,
             missing_bytes,
+            written: true,
             unlisted: missing_bytes > 0,
         };
         let mut rescued = Rescued {
@@ -134,5 +143,13 @@ mod tests {
         assert!(text.contains("0 B  listed   web1@"), "{text}");
         assert!(text.contains("4.0 KiB  deleted  web1@"), "{text}");
         assert!(rescued.text().ends_with("wrote 2 images in 1.0 s\n"));
+        rescued.images[0].written = false;
+        rescued.images.pop();
+        assert_eq!(rescued.exit(), Exit::Corrupt);
+        let text = rescued.text();
+        assert!(
+            text.contains("not written") && text.contains("wrote 0 images"),
+            "{text}"
+        );
     }
 }

@@ -4,6 +4,11 @@
 //! Decoding checks every declared size against its limit before it allocates, and the result against what was declared.
 //! Contexts of zstd are kept per thread and buffers go round, so that the steady state allocates nothing.
 
+mod remains;
+
+pub use remains::decode_remains;
+pub(crate) use remains::sum_of_lengths;
+
 use crate::error::{Error, Result};
 use crate::format::entry::PackKind;
 use crate::format::pack::{
@@ -42,6 +47,8 @@ enum Lengths {
     Equal(usize),
     /// Where each item ends.
     Ends(Vec<u32>),
+    /// From where to where an item may be: what is left of a damaged frame.
+    Anywhere(Vec<(u32, u32)>),
 }
 
 impl DecodedFrame {
@@ -60,6 +67,7 @@ impl DecodedFrame {
         match &self.lengths {
             Lengths::Equal(bytes) => self.data.len() / bytes,
             Lengths::Ends(ends) => ends.len(),
+            Lengths::Anywhere(places) => places.len(),
         }
     }
 
@@ -71,6 +79,10 @@ impl DecodedFrame {
                 let end = *ends.get(i)? as usize;
                 let start = if i == 0 { 0 } else { ends[i - 1] as usize };
                 self.data.get(start..end)
+            }
+            Lengths::Anywhere(places) => {
+                let (start, end) = *places.get(i)?;
+                self.data.get(start as usize..end as usize)
             }
         }
     }

@@ -14,16 +14,6 @@ pub enum ErrorClass {
     BlockFormatFeatureNotSupported,
 }
 
-impl ErrorClass {
-    /// Its name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::GenericError => "GenericError",
-            Self::BlockFormatFeatureNotSupported => "BlockFormatFeatureNotSupported",
-        }
-    }
-}
-
 /// QEMU's Error object: class and text. The text is bytes, since names in it need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QemuError {

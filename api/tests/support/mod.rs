@@ -6,6 +6,8 @@
     reason = "tests, each of which uses its own part of this"
 )]
 
+pub mod folder;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

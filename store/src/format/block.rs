@@ -138,13 +138,19 @@ impl Block {
 
     /// Reads block `number` of the pack `name`.
     pub fn decode(name: &PackName, number: u32, bytes: &[u8]) -> Result<Self> {
+        let block = Self::decode_any(name, bytes)?;
+        if block.number != number {
+            return Err(bad_block("it is another block of this pack"));
+        }
+        Ok(block)
+    }
+
+    /// Reads a block of the pack `name`, whichever it is.
+    pub fn decode_any(name: &PackName, bytes: &[u8]) -> Result<Self> {
         let bytes: &[u8; BLOCK_BYTES] = exactly(bytes, bad_block)?;
         let sum = checksum(&[&bytes[16..], &seal_of(name)]);
         if bytes[..16] != sum[..16] {
             return Err(bad_block("the checksum does not fit"));
-        }
-        if u32_at(bytes, 16) != number {
-            return Err(bad_block("it is another block of this pack"));
         }
         let frames = usize::from(u16::from_le_bytes(array_at(bytes, 20)));
         let entries = usize::from(u16::from_le_bytes(array_at(bytes, 22)));
@@ -157,7 +163,7 @@ impl Block {
         }
         let (frame_bytes, hash_bytes) = bytes[HEAD_BYTES..used].split_at(frames * FRAME_BYTES);
         let block = Self {
-            number,
+            number: u32_at(bytes, 16),
             frames: frame_bytes
                 .chunks_exact(FRAME_BYTES)
                 .map(decode_frame)

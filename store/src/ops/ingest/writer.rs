@@ -284,7 +284,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn seal(&mut self, kind: PackKind) -> Result<()> {
+    pub(super) fn seal(&mut self, kind: PackKind) -> Result<()> {
         let Some(pack) = self.slot(kind).take() else {
             return Ok(());
         };
