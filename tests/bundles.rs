@@ -5,6 +5,8 @@ mod support;
 use serde_json::Value;
 use std::fs;
 use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
 use support::{Dice, Home, Ran, finish, make_image, scribble};
 
 /// A store with devices `a` and `b`, two groups of both, the second with VM state, and a path for bundles.
@@ -195,6 +197,29 @@ fn a_bundle_that_is_cut_or_damaged_leaves_nothing_and_again_it_finishes() {
         );
         assert!(to.snapshots().is_empty(), "byte {at}");
     }
+    to.ok(&["receive", &path]);
+    equal(&from, &to, &ALL);
+}
+
+#[test]
+fn killed_at_any_moment_nothing_is_half_there_and_again_it_finishes() {
+    let mut dice = Dice::announced("bundles killed");
+    let from = source(&mut dice);
+    let (path, _) = send(&from, "all", &ALL);
+    let to = Home::new();
+    let mut killed = 0;
+    for round in 0..12 {
+        let mut receive = to.command(&["receive", &path]);
+        receive.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = receive.spawn().expect("the program starts");
+        sleep(Duration::from_millis(dice.below(10 * (round + 1))));
+        child.kill().expect("it is ours");
+        let ran = finish(child, "receive, killed".into());
+        killed += usize::from(ran.status.code().is_none());
+        let there = to.snapshots().len();
+        assert!(there == 0 || there == 4, "{there} of 4");
+    }
+    assert!(killed > 0, "never killed: nothing tested");
     to.ok(&["receive", &path]);
     equal(&from, &to, &ALL);
 }

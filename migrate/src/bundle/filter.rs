@@ -220,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn the_bits_are_those_of_the_format() {
+        let mut encoder = Encoder::default();
+        // At distances of 5 and 2^24 + 1: no one and one, a zero each, and 24 bits, the lowest first.
+        [5, (1 << 24) + 6].into_iter().for_each(|v| encoder.push(v));
+        let bits = (5u64 << 1) | (1 << 25) | (1 << 27);
+        assert_eq!(encoder.finish(), (bits.to_le_bytes()[..7].to_vec(), 2));
+        let range = Range::new(2).unwrap();
+        assert_eq!(range.value(&Hash([0xff; 32])), (2 << 24) - 1);
+        assert_eq!(range.value(&Hash([0x80; 32])), 0x0101_0101);
+    }
+
+    #[test]
     fn an_empty_filter_holds_nothing() {
         assert!(!filter(&[]).holds(&hash(1)));
         assert!(!filter(&[]).holds(&Hash([0; 32])));

@@ -480,7 +480,7 @@ impl Draft {
         ops.extend(
             self.devices
                 .iter()
-                .filter_map(|d| self.head(catalog, d, &put)),
+                .flat_map(|d| self.head(catalog, d, &put)),
         );
         if self.mirror {
             self.mirrored(catalog, &mut ops, outcome);
@@ -501,9 +501,13 @@ impl Draft {
 
     /// A snapshot that is put becomes the base of its device, which is what a change map is believed to be relative to: what
     /// the device holds here did not change by it, so the base that it had is put back. A device that is new here has what
-    /// it has at the sender; one that mirrors the sender's too, if it stands for no image.
-    fn head(&self, catalog: &Catalog, device: &Device, put: &HashSet<Uid>) -> Option<Op> {
+    /// it has at the sender; one that mirrors the sender's too, if it stands for no image. Of a volume only its own head
+    /// says what it comes from.
+    fn head(&self, catalog: &Catalog, device: &Device, put: &HashSet<Uid>) -> Vec<Op> {
         let known = catalog.device(&device.uid);
+        if known.is_some_and(|d| d.volume.is_some()) {
+            return Vec::new();
+        }
         let follows = known.is_none_or(|d| self.mirror && d.attachment.is_none());
         let there = |base: &Uid| put.contains(base) || catalog.snapshot(base).is_some();
         let theirs = device
@@ -514,16 +518,28 @@ impl Draft {
             (None, Some(known)) => (known.head, known.base),
             (None, None) => (None, None),
         };
+        let own = |r: &&SnapshotRecord| r.device == device.uid && put.contains(&r.uid);
         let touched = known.is_none_or(|d| (d.head, d.base) != (head, base))
-            || self
-                .records
-                .iter()
-                .any(|r| r.device == device.uid && put.contains(&r.uid));
-        touched.then_some(Op::PutHead {
-            uid: device.uid,
-            head,
-            base,
-        })
+            || self.records.iter().any(|r| own(&r));
+        if !touched {
+            return Vec::new();
+        }
+        let uid = device.uid;
+        let op = Op::PutHead { uid, head, base };
+        // A head can only be put on what something holds in that state: a snapshot that the same entry takes away again.
+        let held = |root: &Hash| {
+            let mut new = self.records.iter().filter(|r| put.contains(&r.uid));
+            catalog.reachable(root) || new.any(|r| r.roots().any(|held| held == *root))
+        };
+        let Some(content) = head.filter(|head| !held(&head.root)) else {
+            return vec![op];
+        };
+        let passing = Op::PutSnapshot {
+            record: passing(device, content),
+            gotos_begun: known.map_or(0, |d| d.gotos_begun),
+        };
+        let uid = passing_uid(device);
+        vec![passing, op, Op::DeleteSnapshot { uid }]
     }
 
     fn mirrored(&self, catalog: &Catalog, ops: &mut Vec<Op>, outcome: &mut Outcome) {
@@ -537,6 +553,34 @@ impl Draft {
                 }
             }
         }
+    }
+}
+
+/// A name that no other entry uses: of the device and what it is for.
+fn passing_uid(device: &Device) -> Uid {
+    let hash = Hash::of(&[&device.uid.0[..], b"passing"].concat());
+    let mut uid = [0; 16];
+    uid.copy_from_slice(&hash.0[..16]);
+    Uid(uid)
+}
+
+/// A snapshot that is there within one entry.
+fn passing(device: &Device, content: Content) -> SnapshotRecord {
+    SnapshotRecord {
+        uid: passing_uid(device),
+        device: device.uid,
+        id: Vec::new(),
+        name: Vec::new(),
+        date_sec: 0,
+        date_nsec: 0,
+        vm_clock_nsec: 0,
+        icount: None,
+        vm_state: None,
+        content,
+        group: None,
+        parent: None,
+        extra: Vec::new(),
+        labels: BTreeMap::new(),
     }
 }
 

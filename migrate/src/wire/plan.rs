@@ -149,7 +149,11 @@ impl Cargo {
                     cargo.step(&all, own, vm, &|r| r.vm_state, &mut told);
                 }
             }
-            let head = device.head.filter(|_| whole && some.is_none());
+            // What lies below a volume's overlays is not what it holds.
+            let is_volume = device.volume.is_some();
+            let head = device
+                .head
+                .filter(|_| whole && some.is_none() && !is_volume);
             if let Some(head) = head {
                 cargo.step(&all, u64::MAX, head, &|r| Some(r.content), &mut told);
             }

@@ -389,6 +389,28 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_are_those_of_the_format() {
+        let bytes = stream();
+        let mut wanted = b"STILLBUN\x01\0\0\0\0\0\0\0".to_vec();
+        for n in [8192u32, 1 << 20, 6, 0] {
+            wanted.extend(n.to_le_bytes());
+        }
+        wanted.extend([3; 16]);
+        wanted.extend([9; 16]);
+        let mut chain = blake3::hash(&wanted);
+        for (head, payload) in [
+            (*b"\x01\0\0\0\x03\0\0\0", &b"abc"[..]),
+            (*b"\x02\0\x07\0\0\0\0\0", b""),
+        ] {
+            chain = blake3::hash(&[&chain.as_bytes()[..], &head, payload].concat());
+            wanted.extend(head);
+            wanted.extend(&chain.as_bytes()[..8]);
+            wanted.extend(payload);
+        }
+        assert_eq!(bytes, wanted);
+    }
+
+    #[test]
     fn every_flipped_bit_and_every_cut_is_found() {
         let good = stream();
         for bit in 0..good.len() * 8 {

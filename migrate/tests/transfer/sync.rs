@@ -323,3 +323,26 @@ fn a_device_without_an_image_comes_with_its_head() {
     );
     assert_eq!((ours.head, ours.base), (theirs.head, theirs.base));
 }
+
+#[test]
+fn a_head_that_no_snapshot_holds_comes_too() {
+    let from = Host::new(1);
+    std::fs::write(from.image("i"), disk(0..5)).unwrap();
+    let import = stillpoint_api::Import {
+        image: &from.image("i"),
+        device: "i",
+        name: Some("v1"),
+    };
+    from.system.import(&import, &Progress::default()).unwrap();
+    from.system.delete_uid(from.records()[0].uid).unwrap();
+    let to = Host::new(2);
+    let report = sync(&from, &to, &Give::default());
+    assert_eq!(
+        (report.outcome.snapshots.len(), report.outcome.clusters),
+        (0, 5)
+    );
+    assert!(to.records().is_empty());
+    assert_eq!(to.read("i"), disk(0..5));
+    to.verify();
+    assert_eq!(sync(&from, &to, &Give::default()).outcome.clusters, 0);
+}
