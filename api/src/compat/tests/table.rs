@@ -5,7 +5,6 @@ use crate::compat::eras::{
     self, AXES, ByIdOrName, CallerId, DeviceFilter, Drain, ERAS, Era, GroupDeleteKey,
     GroupDeleteRet, GroupResult, IdParse, ImgDeleteKey, ImgText, Layout, SavevmOrder,
 };
-use crate::compat::failure::ErrorClass;
 use crate::compat::release::Release;
 
 #[test]
@@ -89,7 +88,6 @@ fn the_default_era_is_what_the_reference_says() {
     assert_eq!((f.extra_limit, f.extra_written), (Some(1024), 16));
     assert_eq!(f.delete_drain, Drain::Section);
     assert_eq!(f.savevm_order, SavevmOrder::DeleteFirst);
-    assert_eq!(f.unsupported_class, ErrorClass::GenericError);
     assert_eq!(f.list_layout, Layout::L4_1);
     assert_eq!(f.img_delete_key, ImgDeleteKey::Name);
     assert_eq!(f.img_create_text, ImgText::Number);
