@@ -2,7 +2,8 @@
 
 use crate::commands::{
     completions, create, delete, demo, device, diff, eras, export, find, gc, goto, import, init,
-    list, man, qemu_img, rebuild_index, rescue, show, stats, verify,
+    list, man, mount, qemu_img, rebuild_index, receive, rescue, send, serve, show, stats, summary,
+    sync, upgrade, verify, volume,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -59,7 +60,7 @@ pub enum Command {
     /// Add, list and remove devices, change their images
     #[command(subcommand)]
     Device(device::Verb),
-    /// Snapshot all attached devices, or some, as one group
+    /// Snapshot all attached devices and volumes, or some, as one group
     Create(create::Arguments),
     /// List snapshots
     List(list::Arguments),
@@ -69,7 +70,7 @@ pub enum Command {
     Find(find::Arguments),
     /// Say where two snapshots of a device differ
     Diff(diff::Arguments),
-    /// Put images back to a snapshot, writing only what differs
+    /// Put images or volumes back to a snapshot, writing only what differs
     Goto(goto::Arguments),
     /// Delete a snapshot on all devices that have it, or some
     Delete(delete::Arguments),
@@ -77,16 +78,33 @@ pub enum Command {
     Import(import::Arguments),
     /// Write a snapshot to an image file
     Export(export::Arguments),
+    /// Make, resize, move and remove volumes: disks that live in the store and are written to
+    #[command(subcommand)]
+    Volume(volume::Verb),
     /// Read everything back and check every hash
     Verify(verify::Arguments),
     /// Give the space of deleted snapshots back
     Gc(gc::Arguments),
     /// Show what is stored and what it saves
     Stats(stats::Arguments),
+    /// Serve every volume and every snapshot over NBD
+    Serve(serve::Arguments),
+    /// Show every snapshot as a file
+    Mount(mount::Arguments),
     /// Make the index anew from the packs
     RebuildIndex(rebuild_index::Arguments),
     /// Write what can be read of a damaged store to images
     Rescue(rescue::Arguments),
+    /// Bring snapshots from one store to another
+    Sync(sync::Arguments),
+    /// Write snapshots to one file, for another store to receive
+    Send(send::Arguments),
+    /// Take in snapshots that another store sent
+    Receive(receive::Arguments),
+    /// Say in a small file what the store has, for another store to send what it lacks
+    Summary(summary::Arguments),
+    /// Bring a store of an older format to the present one
+    Upgrade(upgrade::Arguments),
     /// Do what qemu-img does, as a QEMU release did it
     #[command(subcommand)]
     QemuImg(qemu_img::Verb),
@@ -94,6 +112,9 @@ pub enum Command {
     Eras(eras::Arguments),
     /// Print the completion script of a shell
     Completions(completions::Arguments),
+    /// The other end of a sync
+    #[command(hide = true, subcommand)]
+    SyncPeer(sync::Peer),
     /// Write the manual pages
     #[command(hide = true)]
     Man(man::Arguments),
@@ -167,6 +188,10 @@ mod tests {
             "still completions cobol",
             "still eras 4.2 6.0 8.0",
             "still qemu-img convert",
+            "still serve --nbd /run/still.sock",
+            "still serve --nbd unix:x --tls-verify-peer",
+            "still volume create vm1",
+            "still volume create vm1 --size 1G --from golden",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert!(error.use_stderr(), "{line}");

@@ -3,7 +3,7 @@
 use crate::arguments::Cli;
 use crate::output::progress::Line;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use stillpoint_api::{OpenOptions, System};
 use stillpoint_store::Result;
@@ -34,12 +34,29 @@ impl Context {
 
     /// Opens the store. Lines that are no errors go to stderr.
     pub fn open(&self) -> Result<System> {
+        self.open_at(&self.store)
+    }
+
+    /// The same with the store in another folder.
+    pub fn open_at(&self, store: &Path) -> Result<System> {
         let quiet = self.quiet;
         let say = move |line: &str| {
             if !quiet {
                 eprintln!("still: {}", crate::output::escape::escape(line));
             }
         };
+        System::open(
+            store,
+            OpenOptions {
+                say: Arc::new(say),
+                ..OpenOptions::default()
+            },
+        )
+    }
+
+    /// The same for a server: lines go to its log.
+    pub fn open_logged(&self) -> Result<System> {
+        let say = |line: &str| tracing::info!("{line}");
         System::open(
             &self.store,
             OpenOptions {

@@ -7,6 +7,7 @@ mod context;
 mod exit;
 mod output;
 mod report;
+mod server;
 mod signals;
 mod size;
 mod views;

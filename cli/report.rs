@@ -1,6 +1,13 @@
 //! What the verbs report. The field names are the contract of `--json`: snake_case, `_bytes` are integers, times RFC 3339 in
 //! UTC, what is unknown or does not apply is null. Names that are not UTF-8 have their odd bytes as `\xNN`. Fields may be added.
 
+mod images;
+mod server;
+pub mod transfer;
+
+pub use images::{Exported, Imported, LeftOut, Planned, PlannedState};
+pub use server::{Mounted, Served};
+
 use crate::output::time::Time;
 use serde::Serialize;
 
@@ -32,6 +39,8 @@ pub struct Device {
     pub snapshots: u64,
     /// A goto was interrupted: `goto --finish` or `goto --undo` comes first.
     pub goto_unfinished: bool,
+    /// It is a volume: it lives in the store and can be written to.
+    pub volume: bool,
 }
 
 /// An image file or block device that a device stands for.
@@ -63,7 +72,22 @@ pub struct DeviceChanged {
     pub image: Option<String>,
 }
 
-/// `create` and `import`.
+/// `volume create`, `resize`, `move` and `remove`.
+#[derive(Debug, Clone, Serialize)]
+pub struct VolumeChanged {
+    /// Name.
+    pub volume: String,
+    /// `created`, `resized`, `handed over`, `took`, `removed`, or `removed all but snapshots of`.
+    pub action: &'static str,
+    /// Uid of a new one.
+    pub uid: Option<String>,
+    /// Its size, where that was given or is new.
+    pub size_bytes: Option<u64>,
+    /// What a new one was made from.
+    pub from: Option<String>,
+}
+
+/// `create`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Created {
     /// Uid of the group that was made in one step.
@@ -74,7 +98,7 @@ pub struct Created {
     pub seconds: f64,
 }
 
-/// What `create` did on one device.
+/// What `create` or `import` did on one device.
 #[derive(Debug, Clone, Serialize)]
 pub struct CreatedSnapshot {
     /// Device.
@@ -248,25 +272,6 @@ pub struct DeletedSnapshot {
     pub name: String,
 }
 
-/// `export`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Exported {
-    /// Device or snapshot.
-    pub target: String,
-    /// `disk` or `vm_state`.
-    pub part: &'static str,
-    /// File that was written.
-    pub file: String,
-    /// Its format.
-    pub format: String,
-    /// Size of the disk.
-    pub size_bytes: u64,
-    /// Bytes written; holes are not.
-    pub written_bytes: u64,
-    /// How long it took.
-    pub seconds: f64,
-}
-
 /// `verify`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verified {
@@ -428,8 +433,10 @@ pub struct ImgSnapshots {
     pub action: &'static str,
     /// Its argument.
     pub snapshot: Option<String>,
-    /// The list, where that is the action.
+    /// The list, where that is the action; null where it could not be had, which the release does not call a failure.
     pub snapshots: Option<Vec<ImgSnapshot>>,
+    /// Why there is none, in words, the innermost last.
+    pub causes: Vec<String>,
 }
 
 /// A snapshot, in the fields of QMP's `SnapshotInfo`.
@@ -520,6 +527,9 @@ pub struct EraAxis {
     pub about: &'static str,
     /// Its values, oldest first.
     pub steps: Vec<EraStep>,
+    /// Why nothing here behaves by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_imitated: Option<&'static str>,
 }
 
 /// From a release on, an axis has this value.
@@ -552,6 +562,9 @@ pub struct EraValue {
     pub name: &'static str,
     /// The value in words.
     pub value: &'static str,
+    /// Why nothing here behaves by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_imitated: Option<&'static str>,
 }
 
 /// `eras A B`.
@@ -575,4 +588,7 @@ pub struct EraChange {
     pub about: &'static str,
     /// Its values in words, in the order of the releases.
     pub values: [&'static str; 2],
+    /// Why nothing here behaves by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_imitated: Option<&'static str>,
 }

@@ -6,7 +6,24 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::IsTerminal;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use stillpoint_store::progress::Progress;
+
+/// The numbers of the signals that ask to stop, as they come.
+pub fn on_stop() -> std::io::Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (send, receive) = channel();
+    let pass_on = move || {
+        for signal in signals.forever() {
+            // Nobody listens any more: the operation is over.
+            if send.send(signal).is_err() {
+                return;
+            }
+        }
+    };
+    let named = std::thread::Builder::new().name("stop".into());
+    named.spawn(pass_on).map(|_| receive)
+}
 
 /// Handles the signals on a thread of their own for as long as the process lives.
 pub fn watch(progress: Arc<Progress>) -> std::io::Result<()> {

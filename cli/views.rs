@@ -19,6 +19,7 @@ pub fn device(view: &DeviceView) -> Device {
         size_bytes: view.size,
         snapshots: view.snapshots,
         goto_unfinished: view.in_goto,
+        volume: view.volume,
     }
 }
 
@@ -51,7 +52,8 @@ pub fn created(made: &stillpoint_api::Created, since: Instant) -> Created {
     }
 }
 
-fn created_snapshot(made: &CreatedDevice) -> CreatedSnapshot {
+/// A snapshot that was made.
+pub fn created_snapshot(made: &CreatedDevice) -> CreatedSnapshot {
     CreatedSnapshot {
         device: made.device.clone(),
         id: made.id.clone(),

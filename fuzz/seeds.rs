@@ -2,18 +2,28 @@
 
 #[path = "fuzz_targets/common.rs"]
 mod common;
+mod seeds_of_transfers;
 
 use common::{CLUSTER_BYTES, header, name};
+use std::path::Path;
 use std::{fs, io};
+use stillpoint_migrate::qcow2::write::{
+    Content, Draft, Key, Options, Part, Piece, Pieces, Source, write,
+};
+use stillpoint_migrate::qcow2::{self as migrate, Snapshot};
 use stillpoint_store::codec::encode_frame;
+use stillpoint_store::disk::sim::SimDisk;
+use stillpoint_store::disk::{Disk, OpenMode};
 use stillpoint_store::format::entry::PackKind;
 use stillpoint_store::format::manifest::NodeDraft;
+use stillpoint_store::format::overlay::{Empty, MapBlock, MapEntry, OverlayHeader, OverlayName};
 use stillpoint_store::format::pack::{BLOCK_BYTES, TRAILER_BYTES};
 use stillpoint_store::format::store::StoreFile;
 use stillpoint_store::geometry::{Compression, Geometry};
 use stillpoint_store::id::{Hash, Uid};
 use stillpoint_store::manifest::Child;
 use stillpoint_store::pack::writer::{PackBuilder, SealedPack};
+use stillpoint_store::progress::Progress;
 
 fn put(target: &str, seed: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = format!("{}/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
@@ -115,8 +125,118 @@ fn stores() -> io::Result<()> {
     )
 }
 
+fn overlays() -> io::Result<()> {
+    let header = OverlayHeader {
+        name: OverlayName {
+            store: Uid([1; 16]),
+            volume: Uid([2; 16]),
+            host: Uid([3; 16]),
+            generation: 1,
+            n: 1,
+        },
+        sealed: true,
+        count: 3,
+        seed: [7; 16],
+        durable: 1,
+        first: 2,
+    };
+    put("overlay", "header", &header.encode())?;
+    let data = |block, slot| MapEntry::Data {
+        block,
+        slot,
+        sum: 9,
+    };
+    let empty = |first, count, kind| MapEntry::Empty { first, count, kind };
+    let seeds = [
+        ("nothing", vec![]),
+        ("data", vec![data(0, 4), data(1 << 40, 5), data(0, 6)]),
+        (
+            "empty",
+            vec![
+                empty(0, 1 << 50, Empty::Hole),
+                empty(7, 1, Empty::Zero),
+                data(7, 3),
+            ],
+        ),
+    ];
+    for (seed, entries) in seeds {
+        let block = MapBlock {
+            number: 1,
+            next: 3,
+            ends_batch: true,
+            entries,
+        };
+        // The target adds zeros and the checksum.
+        put("overlay", seed, &block.encode(&[7; 16]).0[..200])?;
+    }
+    Ok(())
+}
+
+/// Every second cluster of a disk and of a snapshot's VM state.
+struct Half;
+
+impl Source for Half {
+    fn pieces(&self, part: Part) -> stillpoint_migrate::Result<Pieces<'_>> {
+        let skip = usize::from(part == Part::Active);
+        Ok(Box::new((0..4).skip(skip).map(|n| {
+            let (key, offset) = (Key([n as u8 + 1; 32]), 0);
+            let content = Content::Data { key, offset };
+            Ok(Piece {
+                start: n * 1024,
+                len: 512,
+                content,
+            })
+        })))
+    }
+
+    fn read(&self, key: &Key, _: u64, buf: &mut [u8]) -> stillpoint_migrate::Result<()> {
+        buf.fill(key.0[0]);
+        buf[0] = 0;
+        Ok(())
+    }
+}
+
+fn qcow2s() -> io::Result<()> {
+    let snapshot = Snapshot {
+        id: b"1".to_vec(),
+        name: b"s".to_vec(),
+        vm_state_size: 4096,
+        ..Snapshot::default()
+    };
+    let draft = Draft {
+        size: 4096,
+        snapshots: vec![snapshot],
+    };
+    let seeds = [
+        ("v2", 2, None),
+        ("v3", 3, None),
+        ("zlib", 2, Some((migrate::Compression::Zlib, 9))),
+        ("zstd", 3, Some((migrate::Compression::Zstd, 1))),
+    ];
+    for (name, version, compression) in seeds {
+        let options = Options {
+            version,
+            compression,
+            cluster_bits: 9,
+            ..Options::default()
+        };
+        let disk = SimDisk::new(1);
+        let file = disk
+            .open(Path::new("/a"), OpenMode::CreateNew)
+            .map_err(io::Error::other)?;
+        write(&*file, &draft, &options, &Half, &Progress::default()).map_err(io::Error::other)?;
+        let mut bytes = vec![0; file.len().map_err(io::Error::other)? as usize];
+        file.read_at(0, &mut bytes).map_err(io::Error::other)?;
+        put("qcow2", name, &bytes)?;
+    }
+    Ok(())
+}
+
 fn main() -> io::Result<()> {
+    seeds_of_transfers::transfers()?;
+    overlays()?;
     packs()?;
     nodes()?;
-    stores()
+    stores()?;
+    qcow2s()
 }

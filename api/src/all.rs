@@ -4,6 +4,7 @@
 use crate::select::Selector;
 use crate::system::{System, check_unmarked, choose};
 use crate::view::{DeviceView, SnapshotView};
+use crate::volume::is_attached;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -28,6 +29,9 @@ impl System {
                 .detail("the store cannot be written"));
         }
         check_unmarked(&[d])?;
+        if d.volume.is_some() {
+            return self.volumes()?.volume(&d.uid).map(drop);
+        }
         match &d.attachment {
             Some(a) => {
                 let path = Path::new(OsStr::from_bytes(&a.path));
@@ -76,7 +80,7 @@ impl System {
 
 /// Never empty.
 fn group<'c>(catalog: &'c Catalog, devices: &[String]) -> Result<Vec<&'c DeviceState>> {
-    let group = choose(catalog, devices, |d| d.attachment.is_some())?;
+    let group = choose(catalog, devices, is_attached)?;
     if group.is_empty() {
         return Err(none_attached());
     }

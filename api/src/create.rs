@@ -4,8 +4,10 @@ use crate::name::check_snapshot_name;
 use crate::select::Selector;
 use crate::system::{System, check_unmarked, choose};
 use crate::vm_state::{Source, VmState, chosen};
+use crate::volume::is_attached;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use stillpoint_store::catalog::{Catalog, DeviceState};
 use stillpoint_store::format::entry::{Content, Op, SessionKind};
 use stillpoint_store::format::snapshot::SnapshotRecord;
@@ -15,6 +17,7 @@ use stillpoint_store::log::salvage::DEVICE_LABEL;
 use stillpoint_store::object::Purse;
 use stillpoint_store::ops::ingest::{Counts, Ingested, Input, Writer};
 use stillpoint_store::progress::Progress;
+use stillpoint_store::volume::{Sealed, Volumes};
 use stillpoint_store::world::Moment;
 use stillpoint_store::{Error, ErrorKind, Result};
 
@@ -26,7 +29,7 @@ pub(crate) const TRIES: usize = 5;
 pub struct Create {
     /// The snapshots' name; by default the time.
     pub name: Option<String>,
-    /// The devices; by default all that are attached.
+    /// The devices; by default all that are attached, volumes among them.
     pub devices: Vec<String>,
     /// Byte ranges outside of which the image is trusted to be what its base holds, the snapshot that it comes from: the
     /// last one made of it or gone to. For one device. Without a base everything is read.
@@ -72,6 +75,8 @@ pub(crate) struct Locked {
     pub uid: Uid,
     pub name: String,
     pub image: Option<Image>,
+    /// It is a volume, which this process has open.
+    pub volume: bool,
     pub head: Option<Content>,
     pub gotos_begun: u64,
     pub parent: Option<Content>,
@@ -89,10 +94,12 @@ pub(crate) struct Saved {
 }
 
 /// What a group is made of.
-pub(crate) struct Inputs<'a> {
+pub(crate) struct Inputs<'a, 'v> {
     pub devices: &'a [Locked],
     pub changed: Option<&'a [Range<u64>]>,
     pub vm: Option<&'a Saved>,
+    /// Those of the devices that are volumes, in their order.
+    pub sealed: Option<&'a Sealed<'v>>,
 }
 
 /// What was taken in of a device.
@@ -142,11 +149,33 @@ impl System {
         vm_state: Option<VmState<'_>>,
         progress: &Progress,
     ) -> Result<Created> {
+        let volumes = self.volumes_for(&create.devices)?;
+        self.create_with_volumes(volumes.as_ref(), create, vm_state, progress)
+    }
+
+    /// The same through volumes that are open. All volumes of the group are sealed at one instant, while guests write.
+    pub fn create_on(
+        &self,
+        volumes: &Volumes<'_>,
+        create: &Create,
+        vm_state: Option<VmState<'_>>,
+        progress: &Progress,
+    ) -> Result<Created> {
+        self.create_with_volumes(Some(volumes), create, vm_state, progress)
+    }
+
+    fn create_with_volumes(
+        &self,
+        volumes: Option<&Volumes<'_>>,
+        create: &Create,
+        vm_state: Option<VmState<'_>>,
+        progress: &Progress,
+    ) -> Result<Created> {
         let date = self.store.now();
         let name = create.name.clone().unwrap_or_else(|| name_of(date));
         check_snapshot_name(&name)?;
         self.tidy()?;
-        let devices = self.lock_devices(&create.devices, Access::Read)?;
+        let devices = self.lock_devices(volumes, &create.devices, Access::Read)?;
         if devices.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, "making a snapshot")
                 .detail("no device is attached")
@@ -185,30 +214,34 @@ impl System {
         };
         let uids: Vec<Uid> = devices.iter().map(|_| self.store.new_uid()).collect();
         let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
+        // The instant of the snapshot, as far as volumes go: everything that could be refused has been.
+        let sealed = seal(volumes, &devices)?;
         let inputs = Inputs {
             devices: &devices,
             changed: create.changed.as_deref(),
             vm: vm.as_ref(),
+            sealed: sealed.as_ref(),
         };
         let made = self.create_in(&mut writer, &inputs, &uids, &draft, progress);
         if made.is_err() {
             // What made it fail is what the caller is to hear.
             writer.abandon().unwrap_or_default();
         }
-        Ok(Created {
-            group,
-            devices: made?,
-        })
+        let (devices, catalog) = made?;
+        if let Some(sealed) = sealed {
+            sealed.settle(&catalog)?;
+        }
+        Ok(Created { group, devices })
     }
 
     fn create_in(
         &self,
         writer: &mut Writer<'_>,
-        inputs: &Inputs<'_>,
+        inputs: &Inputs<'_, '_>,
         uids: &[Uid],
         draft: &Draft,
         progress: &Progress,
-    ) -> Result<Vec<CreatedDevice>> {
+    ) -> Result<(Vec<CreatedDevice>, Arc<Catalog>)> {
         let devices = inputs.devices;
         let mut tries = 0;
         loop {
@@ -224,10 +257,12 @@ impl System {
                     record: r.clone(),
                     gotos_begun: d.gotos_begun,
                 };
-                Ok(records.iter().zip(devices).map(put).collect())
+                let snapshots = records.iter().zip(devices).map(put);
+                let heads = inputs.heads(catalog, &records);
+                Ok(snapshots.chain(heads).collect())
             });
             match finished {
-                Ok(_) => return Ok(report(devices, &records, &taken)),
+                Ok(catalog) => return Ok((report(devices, &records, &taken), catalog)),
                 Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
                 Err(e) => return Err(e),
             }
@@ -239,7 +274,7 @@ impl System {
     pub(crate) fn ingest(
         &self,
         writer: &mut Writer<'_>,
-        from: &Inputs<'_>,
+        from: &Inputs<'_, '_>,
         progress: &Progress,
     ) -> Result<Vec<Taken>> {
         let catalog = self.store.catalog();
@@ -260,6 +295,9 @@ impl System {
                 }
             })
             .collect();
+        // What volumes say has changed is no hint.
+        let known = inputs.len()..inputs.len() + from.sealed.map_or(0, |s| s.inputs().len());
+        inputs.extend(from.sealed.into_iter().flat_map(Sealed::inputs));
         if let Some(vm) = from.vm {
             let file = vm.source.file();
             inputs.push(Input {
@@ -269,7 +307,7 @@ impl System {
                 changed: None,
             });
         }
-        let read = writer.ingest(&inputs, progress);
+        let read = writer.ingest_known(&inputs, &|i| known.contains(&i), progress);
         // Also of one that could not be read to its end: that somebody changed it says more.
         for (_, image) in images() {
             image.check_unchanged()?;
@@ -277,6 +315,7 @@ impl System {
         from.vm.map_or(Ok(()), |vm| vm.source.check_unchanged())?;
         let mut read = read?;
         let vm_state = from.vm.and_then(|vm| Some((vm.device, read.pop()?)));
+        let mut sealed = read.split_off(known.start).into_iter();
         let mut read = read.into_iter();
         let none = || {
             Error::invalid(
@@ -290,6 +329,7 @@ impl System {
         let taken = |(i, d): (usize, &Locked)| {
             let disk = match (&d.image, d.head) {
                 (Some(_), _) => read.next(),
+                (None, _) if d.volume => sealed.next(),
                 (None, head) => head.map(|content| Ingested {
                     content,
                     counts: Counts::default(),
@@ -317,9 +357,16 @@ impl System {
 
     /// Opens and locks the images of the devices, in one order everywhere, and only then reads what the log says of them:
     /// a goto that held the lock before is known now.
-    pub(crate) fn lock_devices(&self, names: &[String], access: Access) -> Result<Vec<Locked>> {
+    ///
+    /// Volumes are opened among `volumes`, which keep them.
+    pub(crate) fn lock_devices(
+        &self,
+        volumes: Option<&Volumes<'_>>,
+        names: &[String],
+        access: Access,
+    ) -> Result<Vec<Locked>> {
         let catalog = self.store.refresh()?;
-        let chosen = choose(&catalog, names, |d| d.attachment.is_some())?;
+        let chosen = choose(&catalog, names, is_attached)?;
         check_unmarked(&chosen)?;
         let mut order: Vec<&DeviceState> = chosen.clone();
         order.sort_by_key(|d| d.uid);
@@ -334,6 +381,10 @@ impl System {
                     .detail("it was added as read-only"));
                 }
                 images.insert(d.uid, self.open_image(&d.name, attachment, access)?);
+            }
+            if d.volume.is_some() {
+                let open = volumes.ok_or_else(|| became_volume(d))?.volume(&d.uid);
+                open.map_err(|e| e.of(format!("device {:?}", d.name)))?;
             }
         }
         let catalog = self.store.refresh()?;
@@ -356,6 +407,40 @@ impl System {
     }
 }
 
+impl Inputs<'_, '_> {
+    /// Ops that put the volumes on the snapshots made of them.
+    fn heads(&self, catalog: &Catalog, records: &[SnapshotRecord]) -> Vec<Op> {
+        let Some(sealed) = self.sealed else {
+            return Vec::new();
+        };
+        let of_volumes = || {
+            let pairs = records.iter().zip(self.devices);
+            pairs.filter(|(_, d)| d.volume).map(|(r, _)| r)
+        };
+        let contents: Vec<Content> = of_volumes().map(|r| r.content).collect();
+        let bases: Vec<Option<Uid>> = of_volumes().map(|r| Some(r.uid)).collect();
+        sealed.ops(catalog, &contents, &bases)
+    }
+}
+
+/// The volumes among the devices, sealed; `None` where there are none.
+pub(crate) fn seal<'v>(
+    volumes: Option<&Volumes<'v>>,
+    devices: &[Locked],
+) -> Result<Option<Sealed<'v>>> {
+    let uids: Vec<Uid> = devices.iter().filter(|d| d.volume).map(|d| d.uid).collect();
+    match volumes.filter(|_| !uids.is_empty()) {
+        Some(volumes) => volumes.seal(&uids).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn became_volume(d: &DeviceState) -> Error {
+    Error::new(ErrorKind::Busy, format!("using device {:?}", d.name))
+        .detail("it became a volume meanwhile")
+        .hint("try again")
+}
+
 fn locked(catalog: &Catalog, d: &DeviceState, image: Option<Image>) -> Locked {
     // Without a base the newest snapshot is the best guess: a wrong one costs look-ups, nothing else.
     let base = d.base.and_then(|uid| catalog.snapshot(&uid));
@@ -364,6 +449,7 @@ fn locked(catalog: &Catalog, d: &DeviceState, image: Option<Image>) -> Locked {
         uid: d.uid,
         name: d.name.clone(),
         image,
+        volume: d.volume.is_some(),
         head: d.head,
         gotos_begun: d.gotos_begun,
         parent: guess.map(|s| s.record.content),
@@ -431,11 +517,7 @@ impl Draft {
         let record = |((d, uid), t): ((&Locked, &Uid), &Taken)| SnapshotRecord {
             uid: *uid,
             device: d.uid,
-            id: catalog
-                .device(&d.uid)
-                .map_or(1, |d| d.next_id)
-                .to_string()
-                .into_bytes(),
+            id: native_id(catalog, &d.uid),
             name: name.clone().into_bytes(),
             date_sec: self.date.sec,
             date_nsec: self.date.nsec,
@@ -450,6 +532,13 @@ impl Draft {
         };
         Ok(devices.iter().zip(uids).zip(taken).map(record).collect())
     }
+}
+
+/// Unlike QEMU's, no two of a device's snapshots get the same.
+fn native_id(catalog: &Catalog, device: &Uid) -> Vec<u8> {
+    let free = catalog.free_ids(device).next();
+    // There are more numbers than snapshots.
+    free.unwrap_or(u64::MAX).to_string().into_bytes()
 }
 
 /// The name, or the first free one made of it, if none of the devices has a snapshot of that name.

@@ -68,6 +68,7 @@ impl System {
             .commit(SessionKind::Writer, Purse::Free, &mut |catalog| {
                 let d = device(catalog, name)?;
                 check_unmarked(&[d])?;
+                check_no_volume(d)?;
                 self.check_not_attached(
                     catalog,
                     Some(d.uid),
@@ -179,6 +180,7 @@ impl System {
             .commit(SessionKind::Writer, Purse::Reserve, &mut |catalog| {
                 let d = device(catalog, name)?;
                 check_unmarked(&[d])?;
+                check_no_volume(d)?;
                 let n = catalog.snapshots_of(&d.uid).len();
                 if n > 0 {
                     return Err(Error::new(
@@ -197,6 +199,18 @@ impl System {
                 Ok(vec![Op::RemoveDevice { uid: d.uid }])
             })
     }
+}
+
+/// What is done to a volume is done under its lock.
+fn check_no_volume(d: &DeviceState) -> Result<()> {
+    if d.volume.is_none() {
+        return Ok(());
+    }
+    Err(
+        Error::new(ErrorKind::Refused, format!("changing device {:?}", d.name))
+            .detail("it is a volume")
+            .hint("`still volume remove` removes a volume"),
+    )
 }
 
 fn image_path(attachment: &Attachment) -> &Path {

@@ -8,6 +8,7 @@ use stillpoint_store::disk::{DiskFile, FileKind, OpenMode};
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::image::{Access, Image};
 use stillpoint_store::progress::Progress;
+use stillpoint_store::volume::Volumes;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Where a disk goes.
@@ -26,7 +27,8 @@ pub struct Exported {
 }
 
 impl System {
-    /// Writes the snapshot, or the present contents of a device without an image. A file appears under its name when it
+    /// Writes the snapshot, or the present contents of a device without an image; what was written to a volume is stored
+    /// first. A file appears under its name when it
     /// is whole and durable; an error leaves none.
     pub fn export(
         &self,
@@ -34,11 +36,24 @@ impl System {
         output: Output<'_>,
         progress: &Progress,
     ) -> Result<Exported> {
-        let content = self.resolve(reference)?.0;
+        let content = self.present(None, reference, progress)?;
         self.export_content(content, output, progress)
     }
 
-    pub(crate) fn export_content(
+    /// The same through volumes that are open.
+    pub fn export_on(
+        &self,
+        volumes: &Volumes<'_>,
+        reference: &str,
+        output: Output<'_>,
+        progress: &Progress,
+    ) -> Result<Exported> {
+        let content = self.present(Some(volumes), reference, progress)?;
+        self.export_content(content, output, progress)
+    }
+
+    /// The same of contents that a snapshot or head names now.
+    pub fn export_content(
         &self,
         content: Content,
         output: Output<'_>,
@@ -61,12 +76,7 @@ impl System {
                     .at(path.display())
                     .hint("with - for the file the image goes to standard output"));
                 }
-                Ok(FileKind::File) => {
-                    return Err(Error::new(ErrorKind::AlreadyExists, "exporting to")
-                        .at(path.display())
-                        .detail("there is something already")
-                        .hint("nothing is overwritten: remove it first, or choose another name"));
-                }
+                Ok(FileKind::File) => return Err(exists(path)),
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     self.export_file(content, path, progress)?;
                 }
@@ -77,6 +87,35 @@ impl System {
     }
 
     fn export_file(&self, content: Content, path: &Path, progress: &Progress) -> Result<()> {
+        self.write_file(path, &mut |file, _| {
+            self.store.restore_file(content, file, progress)
+        })
+    }
+
+    /// Lets `write` fill a file that is then called `path`, where nothing must be: all of it, durable, or none. `write` is told
+    /// the name that the file has meanwhile, and makes its contents durable.
+    pub fn write_new(
+        &self,
+        path: &Path,
+        write: &mut dyn FnMut(&dyn DiskFile, &Path) -> Result<()>,
+    ) -> Result<()> {
+        match self.disk.kind(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.write_file(path, write),
+            Err(e) => Err(e),
+            Ok(FileKind::File) => Err(exists(path)),
+            Ok(_) => Err(
+                Error::invalid("exporting to", "only a new file can be of this format")
+                    .at(path.display())
+                    .hint("name a file that is not there yet, or export as raw"),
+            ),
+        }
+    }
+
+    fn write_file(
+        &self,
+        path: &Path,
+        write: &mut dyn FnMut(&dyn DiskFile, &Path) -> Result<()>,
+    ) -> Result<()> {
         let folder = path
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
@@ -86,18 +125,15 @@ impl System {
         }
         let part = part_of(path);
         let file = self.create_part(&part)?;
-        let written = self
-            .store
-            .restore_file(content, &*file, progress)
-            .and_then(|()| {
-                if self.disk.link(&part, path)? {
-                    return Ok(());
-                }
-                Err(Error::new(ErrorKind::AlreadyExists, "exporting to")
-                    .at(path.display())
-                    .detail("it appeared meanwhile"))
-            });
-        // ORDER: contents durable (in restore_file), the name, the folder.
+        let written = write(&*file, &part).and_then(|()| {
+            if self.disk.link(&part, path)? {
+                return Ok(());
+            }
+            Err(Error::new(ErrorKind::AlreadyExists, "exporting to")
+                .at(path.display())
+                .detail("it appeared meanwhile"))
+        });
+        // ORDER: contents durable (in `write`), the name, the folder.
         self.disk.remove(&part)?;
         written?;
         self.disk.sync_folder(folder)
@@ -149,6 +185,13 @@ impl System {
         }
         self.store.restore_over(content, image.file(), progress)
     }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(ErrorKind::AlreadyExists, "exporting to")
+        .at(path.display())
+        .detail("there is something already")
+        .hint("nothing is overwritten: remove it first, or choose another name")
 }
 
 fn in_the_way(part: &Path, kind: ErrorKind) -> Error {

@@ -10,6 +10,7 @@ use stillpoint_store::image::{Access, Image};
 use stillpoint_store::object::Purse;
 use stillpoint_store::ops::goto::{Target, Went};
 use stillpoint_store::progress::Progress;
+use stillpoint_store::volume::{GotoVolume, Volumes};
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// What a goto did.
@@ -35,16 +36,38 @@ pub struct WentDevice {
 }
 
 impl System {
-    /// Makes the devices' images, or the heads of devices without one, hold a snapshot.
+    /// Makes the devices' images, volumes, or the heads of devices that are neither, hold a snapshot.
     pub fn goto(
         &self,
         snapshot: &str,
         devices: &[String],
         progress: &Progress,
     ) -> Result<GotoReport> {
+        let volumes = self.volumes_for(devices)?;
+        self.goto_with(volumes.as_ref(), snapshot, devices, progress)
+    }
+
+    /// The same through volumes that are open. That no client writes to them, or has asked for it, is for the caller to see to.
+    pub fn goto_on(
+        &self,
+        volumes: &Volumes<'_>,
+        snapshot: &str,
+        devices: &[String],
+        progress: &Progress,
+    ) -> Result<GotoReport> {
+        self.goto_with(Some(volumes), snapshot, devices, progress)
+    }
+
+    fn goto_with(
+        &self,
+        volumes: Option<&Volumes<'_>>,
+        snapshot: &str,
+        devices: &[String],
+        progress: &Progress,
+    ) -> Result<GotoReport> {
         let selector = Selector::parse(snapshot)?;
         self.tidy()?;
-        let locked = self.lock_devices(devices, Access::Write)?;
+        let locked = self.lock_devices(volumes, devices, Access::Write)?;
         if locked.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, "going to a snapshot")
                 .detail("no device is attached")
@@ -57,13 +80,19 @@ impl System {
             targets.push(selector.get(&catalog, device)?);
         }
         let attached = locked.iter().filter(|d| d.image.is_some()).count();
-        if attached == 0 {
+        let of_volumes = locked.iter().filter(|d| d.volume).count();
+        if let Some(volumes) = volumes
+            && of_volumes == locked.len()
+        {
+            return goto_volumes(volumes, &locked, &targets);
+        }
+        if attached == 0 && of_volumes == 0 {
             return self.goto_heads(&locked, &targets);
         }
         if attached < locked.len() {
-            let why = "devices with and without an image cannot go in one step";
+            let why = "images, volumes, and devices that are neither cannot go in one step";
             return Err(
-                Error::invalid("going to a snapshot", why).hint("name them in two commands")
+                Error::invalid("going to a snapshot", why).hint("name them in several commands")
             );
         }
         self.goto_images(&locked, &targets, progress)
@@ -82,16 +111,7 @@ impl System {
         let ops: Vec<Op> = devices.iter().zip(targets).map(put).collect();
         self.store
             .commit(SessionKind::Writer, Purse::Free, &mut |_| Ok(ops.clone()))?;
-        let went = |(d, t): (&Locked, &&SnapshotState)| WentDevice {
-            device: d.name.clone(),
-            snapshot: crate::view::text(&t.record.name),
-            size: t.record.content.size,
-            read: 0,
-            written: 0,
-        };
-        Ok(GotoReport {
-            devices: devices.iter().zip(targets).map(went).collect(),
-        })
+        Ok(nothing_written(devices, targets))
     }
 
     pub(crate) fn goto_images(
@@ -159,6 +179,35 @@ impl System {
             })?);
         }
         Ok(images)
+    }
+}
+
+/// Volumes alone, in one entry.
+pub(crate) fn goto_volumes(
+    volumes: &Volumes<'_>,
+    devices: &[Locked],
+    targets: &[&SnapshotState],
+) -> Result<GotoReport> {
+    let target = |(d, t): (&Locked, &&SnapshotState)| GotoVolume {
+        device: d.uid,
+        content: t.record.content,
+        snapshot: t.record.uid,
+    };
+    let all: Vec<GotoVolume> = devices.iter().zip(targets).map(target).collect();
+    volumes.goto_group(&all)?;
+    Ok(nothing_written(devices, targets))
+}
+
+fn nothing_written(devices: &[Locked], targets: &[&SnapshotState]) -> GotoReport {
+    let went = |(d, t): (&Locked, &&SnapshotState)| WentDevice {
+        device: d.name.clone(),
+        snapshot: crate::view::text(&t.record.name),
+        size: t.record.content.size,
+        read: 0,
+        written: 0,
+    };
+    GotoReport {
+        devices: devices.iter().zip(targets).map(went).collect(),
     }
 }
 

@@ -41,6 +41,7 @@ impl System {
             uid: known.map_or_else(|| self.store.new_uid(), |d| d.uid),
             name: import.device.into(),
             image: Some(image),
+            volume: false,
             head: None,
             gotos_begun: known.map_or(0, |d| d.gotos_begun),
             parent: known.and_then(|d| d.head),
@@ -85,6 +86,7 @@ impl System {
             devices: &devices,
             changed: None,
             vm: None,
+            sealed: None,
         };
         let mut tries = 0;
         loop {
@@ -136,7 +138,7 @@ impl System {
     }
 }
 
-fn check_unattached(catalog: &Catalog, name: &str) -> Result<()> {
+pub(crate) fn check_unattached(catalog: &Catalog, name: &str) -> Result<()> {
     match catalog.device_named(name) {
         Some(d) if d.attachment.is_some() => Err(Error::new(
             ErrorKind::AlreadyExists,
@@ -144,6 +146,12 @@ fn check_unattached(catalog: &Catalog, name: &str) -> Result<()> {
         )
         .detail("it stands for an image of its own")
         .hint("choose another name, or use `still create`")),
+        Some(d) if d.volume.is_some() => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("importing into device {name:?}"),
+        )
+        .detail("it is a volume, which is written to")
+        .hint("choose another name, and `still volume create NAME --from` it")),
         _ => Ok(()),
     }
 }

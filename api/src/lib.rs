@@ -56,28 +56,38 @@ mod create;
 mod delete;
 mod device;
 mod disk;
+mod estimate;
 mod goto;
+mod history;
 mod import;
 mod name;
 mod raw;
 mod read;
+mod read_back;
 mod select;
+mod states;
 mod system;
 mod view;
 mod vm_state;
+mod volume;
 
 pub use create::{Create, Created, CreatedDevice, civil};
 pub use delete::{Deleted, DeletedSnapshot};
 pub use disk::{Exported, Output};
+pub use estimate::Estimate;
 pub use goto::{GotoReport, WentDevice};
+pub use history::{ImportHistory, ImportedHistory};
 pub use import::Import;
 pub use name::{check_device_name, check_snapshot_name};
 pub use raw::{ChooseRawId, CreateRaw, RawSnapshot};
 pub use read::{Part, VIEW_CACHE_BYTES};
+pub use read_back::Kept;
 pub use select::{Selector, SnapshotRef};
+pub use states::Which;
 pub use system::{OpenOptions, System, rescue};
 pub use view::{DeviceView, SnapshotView, text};
 pub use vm_state::{VmBytes, VmState};
+pub use volume::{CreatedVolume, VolumeSource};
 
 /// The examples of the guide are tests.
 #[cfg(doctest)]
@@ -86,4 +96,5 @@ struct Guide;
 
 pub use stillpoint_store as store;
 pub use stillpoint_store::ops::view::{Extent, Reader, View};
+pub use stillpoint_store::volume::{Volume, Volumes};
 pub use stillpoint_store::{Error, ErrorKind, Result};

@@ -1,11 +1,12 @@
 //! Snapshots as other programs know them: any id, any name, any number of equal ones; chosen by uid. The format has
 //! always held such; the rest of this crate refuses to make or to guess among them.
 
-use crate::create::{Locked, TRIES};
-use crate::goto::GotoReport;
+use crate::create::{Locked, TRIES, seal};
+use crate::goto::{GotoReport, goto_volumes};
 use crate::select::device;
 use crate::system::{System, check_unmarked};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use stillpoint_store::catalog::{Catalog, SnapshotState};
 use stillpoint_store::disk::DiskFile;
 use stillpoint_store::format::entry::{Content, Op, SessionKind};
@@ -16,6 +17,7 @@ use stillpoint_store::log::salvage::DEVICE_LABEL;
 use stillpoint_store::object::Purse;
 use stillpoint_store::ops::ingest::{Input, Writer};
 use stillpoint_store::progress::Progress;
+use stillpoint_store::volume::Sealed;
 use stillpoint_store::world::Moment;
 use stillpoint_store::{Error, ErrorKind, Result};
 
@@ -82,6 +84,12 @@ pub struct CreateRaw<'a> {
 /// Chooses an id, 127 bytes at most, from the device's snapshots at the moment that counts. May be asked again.
 pub type ChooseRawId<'a> = &'a mut dyn FnMut(&[RawSnapshot]) -> Result<Vec<u8>>;
 
+/// The device that a snapshot is made of, and what was sealed of it if it is a volume.
+struct Of<'a, 'v> {
+    locked: &'a Locked,
+    sealed: Option<&'a Sealed<'v>>,
+}
+
 impl System {
     /// A device's snapshots in the order in which they were made.
     pub fn list_raw(&self, name: &str) -> Result<Vec<RawSnapshot>> {
@@ -99,31 +107,42 @@ impl System {
     ) -> Result<RawSnapshot> {
         self.tidy()?;
         let name = [create.device.to_owned()];
-        let locked = self.lock_devices(&name, Access::Read)?.pop();
+        let volumes = self.volumes_for(&name)?;
+        let locked = self
+            .lock_devices(volumes.as_ref(), &name, Access::Read)?
+            .pop();
         let locked = locked.ok_or_else(|| gone(create.device))?;
         // What cannot be is found before the image is read.
         id(&raw_list(&self.store.catalog(), &locked.uid))?;
         let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
-        let made = self.create_raw_with(&mut writer, &locked, create, id, progress);
+        let sealed = seal(volumes.as_ref(), std::slice::from_ref(&locked))?;
+        let of = Of {
+            locked: &locked,
+            sealed: sealed.as_ref(),
+        };
+        let made = self.create_raw_with(&mut writer, &of, create, id, progress);
         if made.is_err() {
             // What made it fail is what the caller is to hear.
             writer.abandon().unwrap_or_default();
         }
-        made
+        let (made, catalog) = made?;
+        sealed.map_or(Ok(()), |sealed| sealed.settle(&catalog))?;
+        Ok(made)
     }
 
     fn create_raw_with(
         &self,
         writer: &mut Writer<'_>,
-        locked: &Locked,
+        of: &Of<'_, '_>,
         create: &CreateRaw<'_>,
         id: ChooseRawId<'_>,
         progress: &Progress,
-    ) -> Result<RawSnapshot> {
+    ) -> Result<(RawSnapshot, Arc<Catalog>)> {
         let uid = self.store.new_uid();
+        let locked = of.locked;
         let mut tries = 0;
         loop {
-            let (content, vm_state) = self.ingest_raw(writer, locked, create, progress)?;
+            let (content, vm_state) = self.ingest_raw(writer, of, create, progress)?;
             let mut record = SnapshotRecord {
                 uid,
                 device: locked.uid,
@@ -145,13 +164,20 @@ impl System {
             let finished = writer.finish(&mut |catalog| {
                 record.id = id(&raw_list(catalog, &locked.uid))?;
                 record.check()?;
-                Ok(vec![Op::PutSnapshot {
+                let put = Op::PutSnapshot {
                     record: record.clone(),
                     gotos_begun: locked.gotos_begun,
-                }])
+                };
+                let head = |sealed: &Sealed<'_>| sealed.ops(catalog, &[content], &[Some(uid)]);
+                Ok(std::iter::once(put)
+                    .chain(of.sealed.into_iter().flat_map(head))
+                    .collect())
             });
             match finished {
-                Ok(_) => return Ok(RawSnapshot::of(&SnapshotState { order: 0, record })),
+                Ok(catalog) => {
+                    let made = RawSnapshot::of(&SnapshotState { order: 0, record });
+                    return Ok((made, catalog));
+                }
                 Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
                 Err(e) => return Err(e),
             }
@@ -162,10 +188,11 @@ impl System {
     fn ingest_raw(
         &self,
         writer: &mut Writer<'_>,
-        locked: &Locked,
+        of: &Of<'_, '_>,
         create: &CreateRaw<'_>,
         progress: &Progress,
     ) -> Result<(Content, Option<Content>)> {
+        let locked = of.locked;
         let catalog = self.store.catalog();
         let reachable = |c: &Content| catalog.reachable(&c.root);
         let mut inputs = Vec::new();
@@ -177,6 +204,7 @@ impl System {
                 changed: None,
             });
         }
+        inputs.extend(of.sealed.into_iter().flat_map(Sealed::inputs));
         if let Some(file) = create.vm_state {
             let mut latest = catalog.snapshots_of(&locked.uid).into_iter().rev();
             let parent = latest.find_map(|s| s.record.vm_state);
@@ -187,13 +215,14 @@ impl System {
                 changed: None,
             });
         }
-        let read = writer.ingest(&inputs, progress);
+        let known = |i| i == 0 && locked.volume;
+        let read = writer.ingest_known(&inputs, &known, progress);
         // Also of one that could not be read to its end: that somebody changed it says more.
         if let Some(image) = &locked.image {
             image.check_unchanged()?;
         }
         let mut read = read?.into_iter().map(|i| i.content);
-        let disk = if locked.image.is_some() {
+        let disk = if locked.image.is_some() || locked.volume {
             read.next()
         } else {
             locked.head
@@ -208,12 +237,16 @@ impl System {
     /// Makes the device's image, or the head of one without, hold the snapshot.
     pub fn goto_uid(&self, name: &str, uid: Uid, progress: &Progress) -> Result<GotoReport> {
         self.tidy()?;
-        let locked = self.lock_devices(&[name.to_owned()], Access::Write)?;
+        let names = [name.to_owned()];
+        let volumes = self.volumes_for(&names)?;
+        let locked = self.lock_devices(volumes.as_ref(), &names, Access::Write)?;
         let catalog = self.store.catalog();
         let of = |s: &&SnapshotState| locked.iter().any(|d| d.uid == s.record.device);
         let target = catalog.snapshot(&uid).map(|s| &**s).filter(of);
         let target = target.ok_or_else(|| gone(name))?;
-        if locked.iter().all(|d| d.image.is_some()) {
+        if let Some(volumes) = &volumes {
+            goto_volumes(volumes, &locked, &[target])
+        } else if locked.iter().all(|d| d.image.is_some()) {
             self.goto_images(&locked, &[target], progress)
         } else {
             self.goto_heads(&locked, &[target])

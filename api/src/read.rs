@@ -60,12 +60,6 @@ impl System {
         self.store.view(content, VIEW_CACHE_BYTES)
     }
 
-    /// The same of a snapshot known by its uid.
-    pub fn view_of(&self, uid: Uid, part: Part) -> Result<View<'_>> {
-        let content = self.content_of_uid(uid, part)?;
-        self.store.view(content, VIEW_CACHE_BYTES)
-    }
-
     /// The contents that a reference means. `NotFound` for the VM state of a snapshot without any.
     pub fn content_of(&self, reference: &str, part: Part) -> Result<Content> {
         if part == Part::Disk {
@@ -113,18 +107,6 @@ impl System {
         progress: &Progress,
     ) -> Result<Content> {
         let content = self.content_of(reference, Part::VmState)?;
-        self.store.restore_stream(content, out, progress)?;
-        Ok(content)
-    }
-
-    /// The same of a snapshot known by its uid.
-    pub fn read_vm_state_of(
-        &self,
-        uid: Uid,
-        out: &mut dyn Write,
-        progress: &Progress,
-    ) -> Result<Content> {
-        let content = self.content_of_uid(uid, Part::VmState)?;
         self.store.restore_stream(content, out, progress)?;
         Ok(content)
     }

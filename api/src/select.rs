@@ -1,7 +1,9 @@
 //! Selectors: `NAME`, `name:NAME`, `id:ID` and `id:ID,name:NAME` for a snapshot, `DEVICE[@SNAPSHOT]` for one of a device. A
 //! bare word is always a name, so that a snapshot called `3` and the one with id 3 are never mixed up.
 
+use crate::view::text;
 use std::fmt;
+use std::sync::Arc;
 use stillpoint_store::catalog::{Catalog, DeviceState, SnapshotState};
 use stillpoint_store::{Error, ErrorKind, Result};
 
@@ -70,17 +72,14 @@ impl Selector {
         device: &DeviceState,
     ) -> Result<Option<&'c SnapshotState>> {
         let all = catalog.snapshots_of(&device.uid);
-        let mut found = all.into_iter().filter(|s| self.is(s));
+        let mut found = all.iter().filter(|s| self.is(s));
         let first = found.next();
-        if let (Some(_), Some(second)) = (first, found.next()) {
+        if let (Some(first), Some(second)) = (first, found.next()) {
             let why = format!("device {:?} has several such snapshots", device.name);
-            let hint = format!(
-                "choose by id, as in id:{}",
-                crate::view::text(&second.record.id)
-            );
-            return Err(Error::invalid(format!("looking for snapshot {self}"), why).hint(hint));
+            return Err(Error::invalid(format!("looking for snapshot {self}"), why)
+                .hint(how_to_choose(&all, [second, first], &device.name)));
         }
-        Ok(first.map(|s| &**s))
+        Ok(first.map(|s| &***s))
     }
 
     /// The same, where there must be one.
@@ -92,6 +91,30 @@ impl Selector {
                 .detail(why)
                 .hint(hint)
         })
+    }
+}
+
+/// How to mean one of the two, of which the second was made first, and nothing else.
+fn how_to_choose(
+    all: &[&Arc<SnapshotState>],
+    two: [&Arc<SnapshotState>; 2],
+    device: &str,
+) -> String {
+    let words = two.map(|s| (text(&s.record.id), text(&s.record.name)));
+    let by_id = words.clone().map(|(id, _)| format!("id:{id}"));
+    let by_both = words.map(|(id, name)| format!("id:{id},name:{name}"));
+    let means_one = |word: &&String| {
+        let is_one = |s: Selector| all.iter().filter(|a| s.is(a)).count() == 1;
+        Selector::parse(word).is_ok_and(is_one)
+    };
+    match by_id.iter().chain(&by_both).find(means_one) {
+        Some(word) if word.contains(",name:") => format!("choose by id and name, as in {word}"),
+        Some(word) => format!("choose by id, as in {word}"),
+        None => {
+            format!(
+                "their ids and names are equal: `still qemu-img snapshot -d NAME {device}` deletes the first one"
+            )
+        }
     }
 }
 

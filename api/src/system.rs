@@ -196,7 +196,9 @@ impl System {
 
     /// The ranges in which the second differs from the first.
     pub fn diff(&self, a: &str, b: &str) -> Result<Vec<ChangedExtent>> {
-        let (a, b) = (self.resolve(a)?.0, self.resolve(b)?.0);
+        let progress = Progress::default();
+        let present = |reference| self.present(None, reference, &progress);
+        let (a, b) = (present(a)?, present(b)?);
         let _pin = self.store.pin(&[a, b])?;
         self.store.diff(a, b)
     }
@@ -211,7 +213,9 @@ impl System {
 }
 
 fn no_head(d: &DeviceState) -> Error {
-    let why = if d.attachment.is_some() {
+    let why = if d.volume.is_some() {
+        "nothing of it is in the store yet"
+    } else if d.attachment.is_some() {
         "its present contents are its image, not in the store"
     } else {
         "it has no present contents, only snapshots"

@@ -33,6 +33,8 @@ pub struct DeviceView {
     pub snapshots: u64,
     /// A goto on it was cut off.
     pub in_goto: bool,
+    /// It is a volume: it can be written to.
+    pub volume: bool,
 }
 
 /// A snapshot.
@@ -78,21 +80,18 @@ impl DeviceView {
             format: attachment.map(|a| a.format.clone()),
             read_only: attachment.is_some_and(|a| a.read_only),
             head: device.head,
-            size: device
-                .head
-                .or_else(|| {
-                    catalog
-                        .snapshots_of(&device.uid)
-                        .pop()
-                        .map(|s| s.record.content)
-                })
-                .map(|content| content.size),
+            size: device.volume.map(|v| v.size).or_else(|| {
+                let newest = || catalog.snapshots_of(&device.uid).pop();
+                let content = device.head.or_else(|| newest().map(|s| s.record.content));
+                content.map(|content| content.size)
+            }),
             base: device
                 .base
                 .and_then(|uid| catalog.snapshot(&uid))
                 .map(|s| text(&s.record.name)),
             snapshots: catalog.snapshots_of(&device.uid).len() as u64,
             in_goto: device.in_goto.is_some(),
+            volume: device.volume.is_some(),
         }
     }
 }

@@ -12,13 +12,18 @@ use std::path::PathBuf;
 use stillpoint_api::store::id::Uid;
 use stillpoint_api::store::progress::Progress;
 use stillpoint_api::store::world::Moment;
-use stillpoint_api::{CreateRaw, Error, ErrorKind, OpenOptions, RawSnapshot, Result, System};
+use stillpoint_api::{
+    Create, CreateRaw, Error, ErrorKind, OpenOptions, RawSnapshot, Result, System,
+};
 use support::{Dice, GEOMETRY};
 
 const DATE: Moment = Moment {
     sec: 5_000_000_000,
     nsec: 7,
 };
+
+const EQUAL: &str =
+    "their ids and names are equal: `still qemu-img snapshot -d NAME a` deletes the first one";
 
 struct Home {
     folder: tempfile::TempDir,
@@ -87,6 +92,48 @@ fn names_and_ids_may_be_equal_empty_and_of_any_bytes() {
     let two = home.system.goto("x", &["a".into()], &progress).unwrap_err();
     assert_eq!(two.kind(), ErrorKind::InvalidInput);
     assert!(two.what_next().is_some());
+}
+
+#[test]
+fn native_ids_stay_unique_after_the_last_number_there_is() {
+    let home = Home::new();
+    home.create(b"odd", u64::MAX.to_string().as_bytes())
+        .unwrap();
+    home.create(b"two", b"2").unwrap();
+    let native = |name: &str| {
+        let create = Create {
+            name: Some(name.into()),
+            devices: vec!["a".into()],
+            ..Create::default()
+        };
+        let made = home.system.create(&create, &Progress::default());
+        made.unwrap().devices[0].id.clone()
+    };
+    assert_eq!(["n1", "n2", "n3"].map(native), ["1", "3", "4"]);
+}
+
+#[test]
+fn among_equal_ones_the_way_to_mean_one_is_said() {
+    let home = Home::new();
+    let hint = |selector: &str| {
+        let reference = format!("a@{selector}");
+        let e = home.system.resolve(&reference).unwrap_err();
+        e.what_next().unwrap().to_owned()
+    };
+    home.create(b"x", b"1").unwrap();
+    home.create(b"y", b"1").unwrap();
+    assert_eq!(
+        hint("id:1"),
+        "choose by id and name, as in id:1,name:y",
+        "what is offered means one"
+    );
+    home.create(b"y", b"3").unwrap();
+    assert_eq!(hint("y"), "choose by id, as in id:3");
+    home.create(b"y", b"3").unwrap();
+    assert_eq!(hint("id:3"), EQUAL);
+    home.create(b"\xff", b"4").unwrap();
+    home.create(b"\xff", b"4").unwrap();
+    assert_eq!(hint("id:4"), EQUAL);
 }
 
 #[test]

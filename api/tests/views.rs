@@ -395,3 +395,86 @@ fn views_of_one_reader_share_what_was_decoded() {
     assert!(buf == whole.bytes());
     assert_eq!(gets.load(Ordering::Relaxed), before);
 }
+
+#[test]
+fn what_is_in_memory_is_read_without_waiting_and_nothing_else_is() {
+    for_seeds(rounds(4, 20), |seed| {
+        let bench = Bench::new(seed);
+        let mut dice = Dice::new(seed);
+        let one = picture(&mut dice, 300);
+        bench.save("one", &one);
+        let (system, bytes) = (bench.other_process(), one.bytes());
+        let content = system.content_of("d@one", Part::Disk).unwrap();
+        let view = system.store().view(content, 64 << 20).unwrap();
+        let cell = one.cells.iter().position(|c| matches!(c, Cell::Letter(_)));
+        let at = cell.unwrap() * C;
+        let mut buf = vec![0xEE; C.min(bytes.len() - at)];
+        assert!(
+            !view.read_cached(at as u64, &mut buf).unwrap(),
+            "nothing was read yet"
+        );
+        // Nor does it load anything.
+        assert!(!view.read_cached(at as u64, &mut buf).unwrap());
+        view.prefetch(at as u64, 1).unwrap();
+        assert!(view.read_cached(at as u64, &mut buf).unwrap());
+        assert!(buf == bytes[at..at + buf.len()]);
+        view.prefetch(0, u64::MAX).unwrap();
+        for _ in 0..100 {
+            let at = dice.below(bytes.len() + C);
+            let mut buf = vec![0xEE; dice.below(9 * C)];
+            assert!(view.read_cached(at as u64, &mut buf).unwrap());
+            let mut wanted = bytes.get(at..).unwrap_or_default().to_vec();
+            wanted.resize(buf.len(), 0);
+            assert!(buf == wanted, "{} bytes at {at}", buf.len());
+        }
+    });
+}
+
+#[test]
+fn what_changed_in_a_range_is_what_differs_there() {
+    for_seeds(rounds(6, 40), |seed| {
+        let bench = Bench::new(seed);
+        let mut dice = Dice::new(seed);
+        let one = picture(&mut dice, 300);
+        bench.save("one", &one);
+        let mut two = one.clone();
+        two.scribble(&mut dice, 250);
+        if dice.one_in(2) {
+            two.len += 40 * C;
+            two.cells.resize(two.len.div_ceil(C), Cell::Hole);
+        }
+        bench.save("two", &two);
+        let system = &bench.system;
+        let whole = system.diff("d@one", "d@two").unwrap();
+        let base = system.content_of("d@one", Part::Disk).unwrap();
+        let view = system.view("d@two", Part::Disk).unwrap();
+        let differs = |at: usize| {
+            let at = at as u64;
+            whole
+                .iter()
+                .any(|e| (e.start..e.start + e.length).contains(&at))
+        };
+        for _ in 0..30 {
+            let (at, len) = (dice.below(two.len), 1 + dice.below(two.len));
+            let told = view.changed_since(base, at as u64, len as u64).unwrap();
+            let end = (at + len).min(two.len);
+            for cluster in at / C..end.div_ceil(C) {
+                let byte = cluster * C;
+                let found = |at: usize| {
+                    let at = at as u64;
+                    told.iter()
+                        .any(|e| (e.start..e.start + e.length).contains(&at))
+                };
+                assert_eq!(
+                    found(byte),
+                    differs(byte),
+                    "cluster {cluster} in {at}+{len}"
+                );
+            }
+            let (from, to) = (at as u64 / C as u64, end.div_ceil(C) as u64);
+            for e in &told {
+                assert!(e.start >= from * C as u64 && e.start + e.length <= to * C as u64);
+            }
+        }
+    });
+}

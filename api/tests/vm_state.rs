@@ -134,14 +134,14 @@ fn a_file_is_vm_state_too_and_any_device_of_the_group_can_have_it() {
     let ram = bench.path("ram");
     let made = bench.save("one", Some("a"), VmBytes::File(&ram)).unwrap();
     assert_eq!(bench.read("a@one"), state);
-    let uid = made.devices.iter().find(|d| d.device == "a").unwrap().uid;
-    let mut out = Vec::new();
+    let a = made.devices.iter().find(|d| d.device == "a").unwrap();
+    let content = |part| bench.system.content_of_uid(a.uid, part).unwrap();
+    assert_eq!(content(Part::Disk), a.content);
+    assert_eq!(
+        Some(content(Part::VmState)),
+        a.vm_state.map(|vm| vm.content)
+    );
     let progress = Progress::default();
-    bench
-        .system
-        .read_vm_state_of(uid, &mut out, &progress)
-        .unwrap();
-    assert_eq!(out, state);
     let back = bench.path("back");
     let output = Output::File(&back);
     bench

@@ -5,14 +5,16 @@ use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
-use crate::report::Created;
+use crate::report::{Created, CreatedSnapshot};
+use crate::server::{self, Server};
 use crate::views;
 use clap::Args;
+use serde_json::{Value, json};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use stillpoint_api::{Create, VmBytes, VmState};
-use stillpoint_store::Result;
+use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
@@ -93,6 +95,10 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
         vm_clock_nsec: arguments.vm_clock,
         icount: arguments.icount,
     };
+    let system = context.open()?;
+    if let Some(server) = Server::of_volumes(&context.store, &system, &arguments.devices)? {
+        return through(server, &create, arguments.vm_state.is_some(), since);
+    }
     let mut stdin = std::io::stdin().lock();
     let vm_state = arguments.vm_state.as_deref().map(|file| VmState {
         device: arguments.vm_device.clone(),
@@ -102,12 +108,49 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
             VmBytes::File(file)
         },
     });
-    let system = context.open()?;
     let made = system.create_with(&create, vm_state, &context.progress)?;
     if made.devices.iter().any(|d| d.counts.audit_failed) && !context.quiet {
         eprintln!("still: the change map was wrong: everything was read");
     }
     Ok(views::created(&made, since))
+}
+
+/// The same by the server that has the volumes open.
+fn through(mut server: Server, create: &Create, vm_state: bool, since: Instant) -> Result<Created> {
+    if vm_state || create.changed.is_some() {
+        let what = if vm_state { "VM state" } else { "a change map" };
+        return Err(Error::new(ErrorKind::Unsupported, "making a snapshot")
+            .detail(format!(
+                "{what} cannot be given to the server that has the volumes open"
+            ))
+            .hint("stop the server, or name devices that are no volumes"));
+    }
+    let arguments = json!({
+        "name": create.name,
+        "devices": create.devices,
+        "vm-clock": create.vm_clock_nsec,
+        "icount": create.icount,
+    });
+    let made = server.execute("x-stillpoint-create", server::without_nulls(arguments))?;
+    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let number = |value: &Value, field: &str| value[field].as_u64().unwrap_or_default();
+    let snapshots = made["snapshots"].as_array().into_iter().flatten();
+    let snapshots = snapshots.map(|s| CreatedSnapshot {
+        device: text(s, "device"),
+        id: text(s, "id"),
+        name: text(s, "name"),
+        uid: text(s, "uid"),
+        size_bytes: number(s, "size_bytes"),
+        read_bytes: number(s, "read_bytes"),
+        new_bytes: number(s, "new_bytes"),
+        stored_bytes: number(s, "stored_bytes"),
+        vm_state: None,
+    });
+    Ok(Created {
+        group: made["group"].as_str().map(ToOwned::to_owned),
+        snapshots: snapshots.collect(),
+        seconds: since.elapsed().as_secs_f64(),
+    })
 }
 
 /// What the map says has changed, and all that it does not speak of.
@@ -122,51 +165,56 @@ fn ranges(changed: &Changed) -> Vec<Range<u64>> {
 
 impl Report for Created {
     fn text(&self) -> String {
-        let mut table = Table::new(&[
-            ("DEVICE", Align::Left),
-            ("ID", Align::Right),
-            ("NAME", Align::Left),
-            ("SIZE", Align::Right),
-            ("READ", Align::Right),
-            ("NEW", Align::Right),
-            ("STORED", Align::Right),
-        ]);
-        let (mut read, mut stored) = (0, 0);
-        let mut vm_states = String::new();
-        for snapshot in &self.snapshots {
-            read += snapshot.read_bytes;
-            stored += snapshot.stored_bytes;
-            table.row(&[
-                snapshot.device.clone(),
-                snapshot.id.clone(),
-                snapshot.name.clone(),
-                units::size(snapshot.size_bytes),
-                units::size(snapshot.read_bytes),
-                units::size(snapshot.new_bytes),
-                units::size(snapshot.stored_bytes),
-            ]);
-            if let Some(vm) = &snapshot.vm_state {
-                stored += vm.stored_bytes;
-                vm_states.extend([format!(
-                    "VM state on {}: {}, {} new, {} stored\n",
-                    escape(&snapshot.device),
-                    units::size(vm.size_bytes),
-                    units::size(vm.new_bytes),
-                    units::size(vm.stored_bytes)
-                )]);
-            }
-        }
+        let (table, read, stored) = table_of(&self.snapshots);
         let name = self.snapshots.first().map_or("", |snapshot| &snapshot.name);
         let devices = units::number_of(self.snapshots.len() as u64, "device");
         let took = units::seconds(self.seconds);
         format!(
-            "{}{vm_states}created {} on {devices} in {took}: {} read, {} stored\n",
-            table.text(),
+            "{table}created {} on {devices} in {took}: {} read, {} stored\n",
             escape(name),
             units::size(read),
             units::size(stored)
         )
     }
+}
+
+/// Snapshots as a table, with what was read and stored for all of them.
+pub fn table_of(snapshots: &[CreatedSnapshot]) -> (String, u64, u64) {
+    let mut table = Table::new(&[
+        ("DEVICE", Align::Left),
+        ("ID", Align::Right),
+        ("NAME", Align::Left),
+        ("SIZE", Align::Right),
+        ("READ", Align::Right),
+        ("NEW", Align::Right),
+        ("STORED", Align::Right),
+    ]);
+    let (mut read, mut stored) = (0, 0);
+    let mut vm_states = String::new();
+    for snapshot in snapshots {
+        read += snapshot.read_bytes;
+        stored += snapshot.stored_bytes;
+        table.row(&[
+            snapshot.device.clone(),
+            snapshot.id.clone(),
+            snapshot.name.clone(),
+            units::size(snapshot.size_bytes),
+            units::size(snapshot.read_bytes),
+            units::size(snapshot.new_bytes),
+            units::size(snapshot.stored_bytes),
+        ]);
+        if let Some(vm) = &snapshot.vm_state {
+            stored += vm.stored_bytes;
+            vm_states.extend([format!(
+                "VM state on {}: {}, {} new, {} stored\n",
+                escape(&snapshot.device),
+                units::size(vm.size_bytes),
+                units::size(vm.new_bytes),
+                units::size(vm.stored_bytes)
+            )]);
+        }
+    }
+    (table.text() + &vm_states, read, stored)
 }
 
 #[cfg(test)]

@@ -197,6 +197,7 @@ pub fn state(device: &Device) -> &'static str {
         _ if device.goto_unfinished => "goto unfinished",
         Some(attachment) if attachment.read_only => "read-only",
         Some(_) => "attached",
+        None if device.volume => "volume",
         None => "in store",
     }
 }
@@ -220,6 +221,7 @@ mod tests {
             size_bytes: None,
             snapshots: 2,
             goto_unfinished: false,
+            volume: false,
         };
         assert_eq!(state(&device), "read-only");
         device.goto_unfinished = true;

@@ -44,6 +44,7 @@ fn table() -> Eras {
         name: a.name,
         about: a.about,
         steps: a.steps.iter().map(step).collect(),
+        not_imitated: a.not_imitated,
     };
     Eras {
         default: Release::DEFAULT.to_string(),
@@ -63,6 +64,7 @@ fn of_release(release: Release) -> ErasOf {
     let value = |a: &eras::Axis| EraValue {
         name: a.name,
         value: a.value(release),
+        not_imitated: a.not_imitated,
     };
     ErasOf {
         release: release.to_string(),
@@ -78,6 +80,7 @@ fn between(a: Release, b: Release) -> ErasBetween {
         name: axis.name,
         about: axis.about,
         values: [axis.value(a), axis.value(b)],
+        not_imitated: axis.not_imitated,
     };
     ErasBetween {
         releases: [a.to_string(), b.to_string()],
@@ -157,5 +160,14 @@ mod tests {
             );
         }
         assert_eq!(table.axes.len(), AXES.len());
+        let told = table.axes.iter().filter_map(|a| a.not_imitated);
+        for why in told {
+            assert!(
+                text.contains(&format!("\n  not imitated: {why}\n")),
+                "{why}"
+            );
+        }
+        let json = serde_json::to_string(&table).expect("plain words");
+        assert!(json.contains("\"not_imitated\":\"a store keeps it, in every release\""));
     }
 }

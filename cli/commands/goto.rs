@@ -5,7 +5,9 @@ use crate::output::escape::escape;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
 use crate::report::{Gone, GoneDevice};
+use crate::server::Server;
 use clap::Args;
+use serde_json::{Value, json};
 use std::time::Instant;
 use stillpoint_api::{GotoReport, WentDevice};
 use stillpoint_store::Result;
@@ -49,8 +51,35 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
 
 fn go(snapshot: &str, devices: &[String], context: &Context) -> Result<Gone> {
     let since = Instant::now();
-    let went = context.open()?.goto(snapshot, devices, &context.progress)?;
+    let system = context.open()?;
+    if let Some(server) = Server::of_volumes(&context.store, &system, devices)? {
+        return through(server, snapshot, devices, since);
+    }
+    let went = system.goto(snapshot, devices, &context.progress)?;
     Ok(gone("went", Some(snapshot), &went, since))
+}
+
+/// The same by the server that has the volumes open.
+fn through(mut server: Server, snapshot: &str, devices: &[String], since: Instant) -> Result<Gone> {
+    let mut arguments = json!({ "snapshot": snapshot });
+    if !devices.is_empty() {
+        arguments["devices"] = json!(devices);
+    }
+    let went = server.execute("x-stillpoint-goto", arguments)?;
+    let number = |value: &Value, field: &str| value[field].as_u64().unwrap_or_default();
+    let devices = went["devices"].as_array().into_iter().flatten();
+    let devices = devices.map(|d| GoneDevice {
+        device: d["device"].as_str().unwrap_or_default().to_owned(),
+        size_bytes: number(d, "size_bytes"),
+        read_bytes: number(d, "read_bytes"),
+        written_bytes: number(d, "written_bytes"),
+    });
+    Ok(Gone {
+        action: "went",
+        snapshot: Some(snapshot.into()),
+        devices: devices.collect(),
+        seconds: since.elapsed().as_secs_f64(),
+    })
 }
 
 fn finish(context: &Context) -> Result<Gone> {

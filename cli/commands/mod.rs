@@ -15,12 +15,20 @@ pub mod import;
 pub mod init;
 pub mod list;
 pub mod man;
+pub mod mount;
 pub mod qemu_img;
 pub mod rebuild_index;
+pub mod receive;
 pub mod rescue;
+pub mod send;
+pub mod serve;
 pub mod show;
 pub mod stats;
+pub mod summary;
+pub mod sync;
+pub mod upgrade;
 pub mod verify;
+pub mod volume;
 
 use crate::arguments::Command;
 use crate::context::Context;
@@ -43,10 +51,19 @@ pub fn run(command: Command, context: &Context) -> Result<Answer> {
         Command::Import(arguments) => import::run(&arguments, context),
         Command::Export(arguments) => export::run(&arguments, context),
         Command::Verify(arguments) => verify::run(&arguments, context),
+        Command::Volume(verb) => volume::run(&verb, context),
         Command::Gc(arguments) => gc::run(arguments, context),
         Command::Stats(arguments) => stats::run(&arguments, context),
+        Command::Serve(arguments) => serve::run(&arguments, context),
+        Command::Mount(arguments) => mount::run(&arguments, context),
         Command::RebuildIndex(arguments) => rebuild_index::run(arguments, context),
         Command::Rescue(arguments) => rescue::run(&arguments, context),
+        Command::Sync(arguments) => sync::run(&arguments, context),
+        Command::SyncPeer(verb) => sync::run_peer(&verb, context),
+        Command::Send(arguments) => send::run(&arguments, context),
+        Command::Receive(arguments) => receive::run(&arguments, context),
+        Command::Summary(arguments) => summary::run(&arguments, context),
+        Command::Upgrade(arguments) => upgrade::run(arguments, context),
         Command::QemuImg(verb) => qemu_img::run(&verb, context),
         Command::Eras(arguments) => eras::run(&arguments, context),
         Command::Completions(arguments) => Ok(completions::run(&arguments)),
@@ -61,5 +78,5 @@ fn only_raw(doing: &'static str, format: &str) -> Result<()> {
     }
     Err(Error::new(ErrorKind::Unsupported, doing)
         .detail(format!("the format {format} is not supported yet, raw is"))
-        .hint("convert it with: qemu-img convert"))
+        .hint("`still import` takes it in as a device without an image"))
 }

@@ -135,6 +135,7 @@ mod tests {
             size_bytes: Some(4 << 30),
             snapshots: 1,
             goto_unfinished: false,
+            volume: false,
         };
         let details = Details {
             device,

@@ -5,11 +5,12 @@
 //! ```text
 //! error id limits geometry progress world        vocabulary, pure
 //! format                                         bytes <-> structs, no I/O
-//! disk object index image                        the doors to the outside
+//! disk object index image history                the doors to the outside
 //! catalog log                                    what exists
 //! codec pack manifest content                    clusters and where they are
 //! tuning store                                   a store that is open
 //! ops                                            what it can do: one verb a file
+//! volume                                         disks that are written to
 //! ```
 
 pub mod catalog;
@@ -19,6 +20,7 @@ pub mod disk;
 pub mod error;
 pub mod format;
 pub mod geometry;
+pub mod history;
 pub mod id;
 pub mod image;
 pub mod index;
@@ -31,6 +33,7 @@ pub mod pack;
 pub mod progress;
 pub mod store;
 pub mod tuning;
+pub mod volume;
 pub mod world;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,14 +1,14 @@
 //! The store's side: a raw image, and `qemu-img snapshot` as a call or as the program.
 
 use crate::Said;
-use crate::support::run;
+use crate::support::{real_release, run};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use stillpoint_api::System;
 use stillpoint_api::compat::{Graph, ImgAction, NodeId, Release, img_snapshot};
 use stillpoint_api::store::disk::real::RealDisk;
@@ -18,8 +18,11 @@ use stillpoint_api::store::object::memory::MemoryObjects;
 use stillpoint_api::store::store::{Doors, Store};
 use stillpoint_api::store::world::{RealWorld, World};
 
-/// As which the real program behaves.
-const RELEASE: &str = "10.0";
+/// As which the real program behaves, whichever it is.
+fn release() -> Release {
+    static REAL: OnceLock<Release> = OnceLock::new();
+    *REAL.get_or_init(real_release)
+}
 
 pub trait Ours {
     fn snapshot(&mut self, action: &str, name: &OsStr) -> Said;
@@ -100,9 +103,8 @@ impl Ours for Call {
             "-d" => ImgAction::Delete(name),
             _ => ImgAction::List,
         };
-        let release: Release = RELEASE.parse().expect("it is known");
         let (graph, now) = (&mut self.graph, RealWorld.now());
-        let done = img_snapshot(release, graph, self.bs, action, now, &|_| 0);
+        let done = img_snapshot(release(), graph, self.bs, action, now, &|_| 0);
         Said::new(done.exit.into(), &done.stdout, &done.stderr)
     }
 
@@ -136,7 +138,8 @@ impl Program {
 impl Ours for Program {
     fn snapshot(&mut self, action: &str, name: &OsStr) -> Said {
         let mut command = self.command();
-        command.args(["qemu-img", "snapshot", "--qemu-version", RELEASE, action]);
+        let release = release().to_string();
+        command.args(["qemu-img", "snapshot", "--qemu-version", &release, action]);
         if action != "-l" {
             command.arg(name);
         }

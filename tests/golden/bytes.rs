@@ -6,11 +6,14 @@ use stillpoint_api::store::catalog::{Catalog, Rules};
 use stillpoint_api::store::codec::encode_frame;
 use stillpoint_api::store::format::codec;
 use stillpoint_api::store::format::entry::{
-    Attachment, Content, Entry, GotoDevice, GotoRecord, GotoResult, Op, PackKind, PackRecord,
-    SessionKind,
+    Attachment, ChainPoint, Content, Entry, GotoDevice, GotoRecord, GotoResult, HeadOrigin, Op,
+    PackKind, PackRecord, SessionKind, VolumeRecord,
 };
 use stillpoint_api::store::format::envelope::{self, EnvelopeKind};
 use stillpoint_api::store::format::manifest::{Child, NodeDraft};
+use stillpoint_api::store::format::overlay::{
+    Empty, MapBlock, MapEntry, OverlayHeader, OverlayName,
+};
 use stillpoint_api::store::format::snapshot::SnapshotRecord;
 use stillpoint_api::store::format::store::StoreFile;
 use stillpoint_api::store::geometry::{Compression, Geometry};
@@ -114,6 +117,10 @@ impl Picture {
         let p = p.option(r.group, Self::uid).option(r.parent, Self::uid);
         let p = p.text(&r.extra);
         p.list(&r.labels, |p, (key, value)| p.text(key).text(value))
+    }
+    fn volume(self, v: VolumeRecord) -> Self {
+        let p = self.u64(v.generation).u64(v.absorbed).u64(v.size);
+        p.option(v.host, Self::uid)
     }
     fn kind(self, kind: SessionKind) -> Self {
         self.u32(match kind {
@@ -219,6 +226,15 @@ fn goto() -> GotoRecord {
     }
 }
 
+fn volume() -> VolumeRecord {
+    VolumeRecord {
+        generation: 2,
+        absorbed: 7,
+        size: 1 << 40,
+        host: Some(uid(4)),
+    }
+}
+
 /// Every op there is, with its number and what follows that.
 fn ops() -> Vec<(Op, Picture)> {
     let p = Picture::new;
@@ -251,6 +267,17 @@ fn ops() -> Vec<(Op, Picture)> {
     let goto_end = Op::GotoEnd {
         uid: uid(3),
         result: GotoResult::Undone,
+    };
+    let put_volume = Op::PutVolume {
+        uid: uid(2),
+        expect: Some(ChainPoint {
+            generation: 2,
+            absorbed: 6,
+        }),
+        volume: Some(volume()),
+        head: Some(content(1)),
+        base: None,
+        origin: HeadOrigin::Stored,
     };
     vec![
         (open, p().kind(SessionKind::Gc).text("host")),
@@ -306,6 +333,19 @@ fn ops() -> Vec<(Op, Picture)> {
         ),
         (Op::GotoBegin { record: goto() }, p().goto(&goto())),
         (goto_end, p().uid(uid(3)).u32(1)),
+        (
+            put_volume,
+            p().uid(uid(2))
+                .u8(1)
+                .u64(2)
+                .u64(6)
+                .u8(1)
+                .volume(volume())
+                .u8(1)
+                .content(content(1))
+                .u8(0)
+                .u32(1),
+        ),
     ]
 }
 
@@ -405,6 +445,7 @@ fn catalog_picture(c: &Catalog) -> Vec<u8> {
         p.u64(d.next_id)
             .u64(d.gotos_begun)
             .option(d.in_goto, Picture::uid)
+            .option(d.volume, Picture::volume)
     });
     let p = p.list(c.snapshots(), |p, s| {
         p.uid(s.record.uid).u64(s.order).record(&s.record)
@@ -443,6 +484,19 @@ fn a_checkpoint_is_section_5() {
             roots: vec![content(6).root],
         },
         Op::GotoBegin { record: goto() },
+        Op::PutDevice {
+            uid: uid(7),
+            name: "volume".into(),
+            attachment: None,
+        },
+        Op::PutVolume {
+            uid: uid(7),
+            expect: None,
+            volume: Some(volume()),
+            head: Some(content(6)),
+            base: None,
+            origin: HeadOrigin::Existing,
+        },
     ];
     let entry = Entry {
         session: SESSION,
@@ -621,4 +675,58 @@ fn a_manifest_node_is_section_8() {
         .raw(&[2; 32])
         .0;
     same("node", &draft.take().encode(), &picture);
+}
+
+#[test]
+fn an_overlays_header_and_map_are_section_9() {
+    let header = OverlayHeader {
+        name: OverlayName {
+            store: STORE,
+            volume: uid(2),
+            host: uid(4),
+            generation: 3,
+            n: 5,
+        },
+        sealed: true,
+        count: 6,
+        seed: [7; 16],
+        durable: 8,
+        first: 9,
+    };
+    let p = Picture::new().raw(b"STILLOVL").at(8).u32(1).u32(1);
+    let p = p.at(16).uid(STORE).uid(uid(2)).uid(uid(4));
+    let p = p.at(64).u64(3).u64(5).u64(6).at(88).raw(&[7; 16]);
+    let p = p.at(104).u64(8).u32(9).zeros(4).at(120);
+    let checksum = *blake3::hash(&p.0).as_bytes();
+    same("header", &header.encode(), &p.raw(&checksum[..8]).0);
+
+    let block = MapBlock {
+        number: 2,
+        next: 77,
+        ends_batch: true,
+        entries: vec![
+            MapEntry::Empty {
+                first: 10,
+                count: 1 << 40,
+                kind: Empty::Hole,
+            },
+            MapEntry::Empty {
+                first: 3,
+                count: 1,
+                kind: Empty::Zero,
+            },
+            MapEntry::Data {
+                block: 11,
+                slot: 12,
+                sum: 99,
+            },
+        ],
+    };
+    let p = Picture::new().u64(2).u32(77).u8(3).u8(0).u8(1).u8(0);
+    let p = p.at(16).u64(10).u64(1 << 40).u32(0).u32(0);
+    let p = p.u64(3).u64(1).u32(0).u32(1);
+    let p = p.u64(11).u64(99).u32(12).u32(2).zeros(4080 - 88);
+    let checksum = *blake3::hash(&[&[5; 16][..], &p.0].concat()).as_bytes();
+    let whole = [&checksum[..16], &p.0].concat();
+    same("map block", &block.encode(&[5; 16]).0, &whole);
 }

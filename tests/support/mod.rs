@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use stillpoint_api::compat::Release;
 
 /// A program that is not done by then hangs. Far more than anything here needs.
 const HANGS: Duration = Duration::from_mins(3);
@@ -373,6 +374,15 @@ pub fn tool(program: &str) -> Command {
     let mut command = Command::new(path);
     command.stdin(Stdio::null());
     command
+}
+
+/// The release of the qemu-img that is installed.
+pub fn real_release() -> Release {
+    let said = run(tool("qemu-img").arg("--version")).code(0);
+    let version = said.text().split_whitespace().nth(2).unwrap_or_default();
+    let release: Vec<&str> = version.split('.').take(2).collect();
+    let release = release.join(".").parse();
+    release.unwrap_or_else(|e| panic!("{}: {e}", said.story()))
 }
 
 /// Whether this is the superuser, by the owner of our own process.

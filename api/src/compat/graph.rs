@@ -91,54 +91,18 @@ pub struct Child {
     pub node: NodeId,
 }
 
-/// A dirty bitmap on a node. Any one blocks goto from 2.11 on, since what it says would be wrong afterwards.
+/// A dirty bitmap on a node. Any one blocks goto from 2.11 on, whatever it is doing, since what it says would be wrong
+/// afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirtyBitmap {
     /// Its name.
     pub name: String,
-    /// It is stored in the image.
-    pub persistent: bool,
-    /// What it is doing.
-    pub state: BitmapState,
-}
-
-/// What a dirty bitmap is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BitmapState {
-    /// It records writes.
-    Recording,
-    /// It is disabled.
-    Idle,
-    /// A job or an export uses it.
-    Busy,
-    /// It was not stored properly and can only be removed.
-    Inconsistent,
 }
 
 impl DirtyBitmap {
-    /// One in memory that records.
+    /// One of that name.
     pub fn new(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            persistent: false,
-            state: BitmapState::Recording,
-        }
-    }
-
-    /// What it is and how to be rid of it, in a line for people.
-    pub fn describe(&self) -> String {
-        let kept = if self.persistent {
-            "persistent"
-        } else {
-            "transient"
-        };
-        let state = match self.state {
-            BitmapState::Recording => "recording: remove it",
-            BitmapState::Idle => "idle: remove it all the same",
-            BitmapState::Busy => "in use: end the job or export, then remove it",
-            BitmapState::Inconsistent => "inconsistent: remove it",
-        };
-        format!("{kept} bitmap {:?}, {state}", self.name)
+        Self { name: name.into() }
     }
 }
 
@@ -501,15 +465,4 @@ impl Graph {
         let alone = !others.any(|(_, c)| counts(c.role));
         alone.then(|| children[primary].node)
     }
-}
-
-/// Lines for people: why goto on the node is refused with EBUSY, if it is.
-pub fn goto_blockers(flags: &Flags, graph: &Graph, node: NodeId) -> Vec<String> {
-    let bitmaps = graph.get(node).map_or(&[][..], |n| &n.bitmaps);
-    let blocks = flags.goto_bitmap_refusal;
-    bitmaps
-        .iter()
-        .filter(|_| blocks)
-        .map(DirtyBitmap::describe)
-        .collect()
 }

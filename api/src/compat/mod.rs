@@ -75,7 +75,7 @@ pub use eras::Flags;
 pub use failure::{Failure, QemuError};
 pub use find::{bdrv_snapshot_find, bdrv_snapshot_find_by_id_and_name};
 pub use goto::bdrv_snapshot_goto;
-pub use graph::{Graph, Node, NodeId, goto_blockers};
+pub use graph::{Graph, Node, NodeId};
 pub use img::{ImgAction, ImgOutput, img_snapshot};
 pub use info::{ICOUNT_NONE, IdStr, NameStr, QemuSnapshotInfo, Text};
 pub use list::bdrv_snapshot_list;

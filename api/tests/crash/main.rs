@@ -18,4 +18,5 @@ mod lies;
 mod points;
 mod space;
 mod steps;
+mod volumes;
 mod watch;

@@ -73,6 +73,9 @@ impl<W: Watch> Local for Watched<W> {
     fn note(&self, name: &str) -> Option<Vec<u8>> {
         self.folder.note(name)
     }
+    fn folder(&self) -> Option<stillpoint_api::store::object::LocalFolder> {
+        self.folder.folder()
+    }
     fn put_note(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.folder.put_note(name, bytes)
     }

@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use stillpoint_api::compat::{Flags, Release};
-use stillpoint_store::Result;
+use stillpoint_store::{Error, Result};
 
 /// One of the four actions, with its argument byte for byte.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,8 +28,10 @@ pub enum Action {
 /// What a command line asks for.
 #[derive(Debug, Default)]
 pub struct Asked {
-    /// As which release to behave.
+    /// As which release to behave; the default where one that is not known was named.
     pub release: Release,
+    /// What was named instead of a release.
+    pub unknown_release: Option<Error>,
     /// None given is its own case.
     pub action: Option<Action>,
     /// What is no option: the file, if it is one word.
@@ -56,12 +58,13 @@ pub fn spec() -> Spec {
     Spec::of(command.expect("the grammar has the verb"))
 }
 
-/// Takes the pieces one by one, as the release did. `InvalidInput` for a release that is not known.
-pub fn interpret(items: &[Item]) -> Result<Asked> {
-    let mut asked = Asked {
-        release: release(items)?,
-        ..Asked::default()
-    };
+/// Takes the pieces one by one, as the release did.
+pub fn interpret(items: &[Item]) -> Asked {
+    let mut asked = Asked::default();
+    match release(items) {
+        Ok(release) => asked.release = release,
+        Err(e) => asked.unknown_release = Some(e),
+    }
     let flags = asked.release.flags();
     for item in items {
         let refused = asked.take(item, &flags);
@@ -70,7 +73,7 @@ pub fn interpret(items: &[Item]) -> Result<Asked> {
     if asked.words.len() != 1 {
         asked.usage.get_or_insert(Usage::NotOneFile);
     }
-    Ok(asked)
+    asked
 }
 
 fn release(items: &[Item]) -> Result<Release> {

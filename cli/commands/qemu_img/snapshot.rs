@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use stillpoint_api::compat::qcow2::Qcow2;
 use stillpoint_api::compat::{
-    Flags, Graph, ICOUNT_NONE, ImgAction, ImgOutput, Node, QemuSnapshotInfo, StoreTable,
+    Failure, Flags, Graph, ICOUNT_NONE, ImgAction, ImgOutput, Node, QemuSnapshotInfo, StoreTable,
     bdrv_snapshot_list, img_snapshot,
 };
 use stillpoint_api::{DeviceView, System};
@@ -25,7 +25,8 @@ use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Does what the words ask for, or passes them on.
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
-    let asked = interpret(&scan(&spec(), &arguments.words))?;
+    let mut asked = interpret(&scan(&spec(), &arguments.words));
+    let unknown_release = asked.unknown_release.take();
     let context = Context {
         store: asked.store.clone().unwrap_or_else(|| context.store.clone()),
         json: context.json || asked.json,
@@ -40,11 +41,17 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
         asked,
     };
     let opened = asking.open(&context);
-    if let (Some(words), true) = (&arguments.program, opened.is_others()) {
+    if let (Some(words), true) = (&arguments.program, asking.may_be_others(&opened)) {
         let error = pass_on::exec(words);
         if error.kind() != ErrorKind::NotFound {
             return Err(error);
         }
+    }
+    match unknown_release {
+        // qemu-img has no other exit code for a failure than 1.
+        Some(e) if asking.called => return Ok(say::failed(chain(&e).join(": ").as_bytes())),
+        Some(e) => return Err(e),
+        None => {}
     }
     Ok(match asking.answer(opened, &context) {
         Answer::Program { err, exit, .. } if context.json && exit != Exit::Done => {
@@ -63,12 +70,6 @@ enum Opened {
     Others(Option<Error>),
     /// The store cannot be asked.
     Failed(Error),
-}
-
-impl Opened {
-    fn is_others(&self) -> bool {
-        matches!(self, Self::Others(_))
-    }
 }
 
 struct Asking {
@@ -93,6 +94,16 @@ impl Asking {
             Ok(Some(device)) => Opened::Device(system, device),
             Ok(None) => Opened::Others(None),
             Err(e) => Opened::Failed(e),
+        }
+    }
+
+    /// Where the store cannot be asked, a file that is there is not to be kept from the real program, which does no harm to
+    /// an image of the store: it is raw, and has no snapshots there.
+    fn may_be_others(&self, opened: &Opened) -> bool {
+        match opened {
+            Opened::Device(..) => false,
+            Opened::Others(_) => true,
+            Opened::Failed(_) => self.file.as_ref().is_some_and(|f| Path::new(f).exists()),
         }
     }
 
@@ -157,7 +168,7 @@ impl Asking {
             let output = img_snapshot(release, &mut graph, bs, action, now(), &local_offset);
             let listed = context.json && action == ImgAction::List;
             let list = listed.then(|| bdrv_snapshot_list(release, &mut graph, bs));
-            Ok((output, list.and_then(std::result::Result::ok)))
+            Ok((output, list))
         });
         match done {
             Ok((output, list)) if context.json => self.report(device, output, list),
@@ -170,7 +181,7 @@ impl Asking {
         &self,
         device: &DeviceView,
         output: ImgOutput,
-        list: Option<Vec<QemuSnapshotInfo>>,
+        list: Option<std::result::Result<Vec<QemuSnapshotInfo>, Failure>>,
     ) -> Answer {
         if let Some(failure) = output.failure.filter(|_| output.exit != 0) {
             let message = String::from_utf8_lossy(&output.stderr);
@@ -188,12 +199,16 @@ impl Asking {
             Some(Action::Create(name)) => ("create", Some(name)),
             Some(Action::Delete(name)) => ("delete", Some(name)),
         };
+        let failed = list.as_ref().and_then(|list| list.as_ref().err());
+        let causes = failed.and_then(|failure| failure.cause.as_ref()).map(chain);
+        let list = list.and_then(std::result::Result::ok);
         Answer::of(ImgSnapshots {
             qemu_version: self.asked.release.to_string(),
             device: device.name.clone(),
             action,
             snapshot: snapshot.map(|name| stillpoint_api::text(name)),
             snapshots: list.map(|list| list.iter().map(snapshot_of).collect()),
+            causes: causes.unwrap_or_default(),
         })
     }
 }

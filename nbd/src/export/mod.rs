@@ -208,6 +208,11 @@ pub trait Exports: Send + Sync {
     fn list(&self, peer: &Peer) -> Vec<Listed>;
 
     /// The export of that name; the empty name is the default export. A connection holds on to the value until its last
-    /// request is done; for a mere question it is dropped at once.
+    /// request is done.
     fn open(&self, name: &str, peer: &Peer) -> Result<Arc<dyn Export>, OpenError>;
+
+    /// The same for a mere question: only [`Export::info`] and [`Export::contexts`] are called, and it is dropped at once.
+    fn ask(&self, name: &str, peer: &Peer) -> Result<Arc<dyn Export>, OpenError> {
+        self.open(name, peer)
+    }
 }

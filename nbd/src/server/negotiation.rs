@@ -170,7 +170,7 @@ impl<'a> Negotiation<'a> {
     }
 
     fn export_name(&mut self, name: &str, out: &mut Vec<u8>) -> Step {
-        let Ok(chosen) = self.choose(name) else {
+        let Ok(chosen) = self.choose(name, true) else {
             return Step::Close;
         };
         let reply = ExportNameReply {
@@ -183,7 +183,7 @@ impl<'a> Negotiation<'a> {
 
     /// `INFO` and `GO`.
     fn info(&mut self, number: u32, request: &InfoRequest, out: &mut Vec<u8>) -> Step {
-        let chosen = match self.choose(&request.name) {
+        let chosen = match self.choose(&request.name, number == opt::GO) {
             Ok(chosen) => chosen,
             Err(error) => return fail(number, error.kind, &error.message, out),
         };
@@ -242,14 +242,18 @@ impl<'a> Negotiation<'a> {
             let why = "structured replies are off".to_owned();
             return Err((OptionError::Invalid, why));
         }
-        let export = self.exports.open(name, &self.peer);
+        let export = self.exports.ask(name, &self.peer);
         let export = export.map_err(|error| (error.kind, error.message))?;
         Ok(export.contexts())
     }
 
-    /// Opens an export and works out what of it holds on this connection.
-    fn choose(&self, name: &str) -> Result<Chosen, OpenError> {
-        let export = self.exports.open(name, &self.peer)?;
+    /// Opens an export, or only asks about it, and works out what of it holds on this connection.
+    fn choose(&self, name: &str, open: bool) -> Result<Chosen, OpenError> {
+        let export = if open {
+            self.exports.open(name, &self.peer)?
+        } else {
+            self.exports.ask(name, &self.peer)?
+        };
         let mut info = export.info();
         let contexts = match &self.meta {
             Some((of, contexts)) if of == name => contexts.clone(),

@@ -1,7 +1,10 @@
 //! An entry on a state: validated op by op, each on the state after the one before; whole or not at all.
 
 use super::{Catalog, DeviceState, PackState, Rules, SessionState, SnapshotState, Tip};
-use crate::format::entry::{Content, Entry, GotoRecord, GotoResult, Op, PackRecord, SessionKind};
+use crate::format::entry::{
+    ChainPoint, Content, Entry, GotoRecord, GotoResult, HeadOrigin, Op, PackRecord, SessionKind,
+    VolumeRecord,
+};
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, PackNumber, Sequence, SessionId, Uid};
 use crate::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX, PACK_BYTES_MAX, PATH_BYTES_MAX};
@@ -31,6 +34,9 @@ pub enum Invalid {
     SnapshotExists(Uid),
     GotoUnknown(Uid),
     GotoExists(Uid),
+    IsVolume(Uid),
+    HasImage(Uid),
+    VolumeMoved(Uid),
     Malformed(String),
 }
 
@@ -55,6 +61,9 @@ impl fmt::Display for Invalid {
             Self::SnapshotExists(_) => f.write_str("the snapshot exists already"),
             Self::GotoUnknown(_) => f.write_str("the goto has ended"),
             Self::GotoExists(_) => f.write_str("the goto has begun already"),
+            Self::IsVolume(_) => f.write_str("the device is a volume"),
+            Self::HasImage(_) => f.write_str("the device stands for an image"),
+            Self::VolumeMoved(_) => f.write_str("the volume was changed meanwhile"),
             Self::Malformed(why) => f.write_str(why),
         }
     }
@@ -161,6 +170,9 @@ impl Catalog {
                 if device.in_goto.is_some() {
                     return Err(Invalid::DeviceInGoto(*uid));
                 }
+                if device.volume.is_some() && attachment.is_some() {
+                    return Err(Invalid::IsVolume(*uid));
+                }
                 device.name.clone_from(name);
                 device.attachment.clone_from(attachment);
                 self.devices.insert_mut(*uid, Arc::new(device));
@@ -169,11 +181,9 @@ impl Catalog {
             Op::RemoveDevice { uid } => self.remove_device(uid),
             Op::PutHead { uid, head, base } => {
                 check_contents(head.iter())?;
-                if let Some(head) = head
-                    && rules.roots_reachable
-                    && !self.reachable(&head.root)
-                {
-                    return Err(Invalid::RootNotReachable(head.root));
+                self.check_reachable(head.as_ref(), rules)?;
+                if self.device(uid).is_some_and(|d| d.volume.is_some()) {
+                    return Err(Invalid::IsVolume(*uid));
                 }
                 self.change_device(uid, |device| {
                     device.head = *head;
@@ -188,7 +198,55 @@ impl Catalog {
             } => self.compact(own, seq, (*base, new), (dropped, kept), rules),
             Op::GotoBegin { record } => self.goto_begin(record, rules),
             Op::GotoEnd { uid, result } => self.goto_end(uid, *result),
+            Op::PutVolume {
+                uid,
+                expect,
+                volume,
+                head,
+                base,
+                origin,
+            } => {
+                if *origin == HeadOrigin::Existing {
+                    self.check_reachable(head.as_ref(), rules)?;
+                }
+                self.put_volume(uid, *expect, (*volume, *head, *base), rules)
+            }
         }
+    }
+
+    fn check_reachable(&self, head: Option<&Content>, rules: Rules) -> Valid {
+        match head {
+            Some(head) if rules.roots_reachable && !self.reachable(&head.root) => {
+                Err(Invalid::RootNotReachable(head.root))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn put_volume(
+        &mut self,
+        uid: &Uid,
+        expect: Option<ChainPoint>,
+        (volume, head, base): (Option<VolumeRecord>, Option<Content>, Option<Uid>),
+        rules: Rules,
+    ) -> Valid {
+        check_contents(head.iter())?;
+        let device = self.device(uid).ok_or(Invalid::DeviceUnknown(*uid))?;
+        if device.attachment.is_some() {
+            return Err(Invalid::HasImage(*uid));
+        }
+        let at = device.volume.map(|v| v.point());
+        let back = at.zip(volume).is_some_and(|(at, new)| new.point() < at);
+        if (at != expect || back) && rules.chain_expected {
+            return Err(Invalid::VolumeMoved(*uid));
+        }
+        let mut device = DeviceState::clone(device);
+        (device.volume, device.head, device.base) = (volume, head, base);
+        if !device.is_possible() {
+            return Err(Invalid::Malformed("no volume is so large".into()));
+        }
+        self.devices.insert_mut(*uid, Arc::new(device));
+        Ok(())
     }
 
     fn open(&mut self, id: SessionId, kind: SessionKind, label: &str) -> Valid {
@@ -288,11 +346,12 @@ impl Catalog {
         if rules.gotos_counted && device.gotos_begun != gotos_begun {
             return Err(Invalid::GotoSince(device.uid));
         }
-        let number = std::str::from_utf8(&record.id)
-            .ok()
-            .and_then(|id| id.parse::<u64>().ok());
+        let number = record.id_number();
         self.change_device(&record.device, |device| {
-            device.base = Some(record.uid);
+            // Of a volume only the head says what it comes from.
+            if device.volume.is_none() {
+                device.base = Some(record.uid);
+            }
             device.next_id = device.next_id.max(number.unwrap_or(0).saturating_add(1));
         })?;
         let order = self.next_snapshot;
@@ -392,6 +451,10 @@ impl Catalog {
             {
                 return Err(Invalid::DeviceInGoto(device.device));
             }
+            let is_volume = |d: &Arc<DeviceState>| d.volume.is_some();
+            if self.device(&device.device).is_some_and(is_volume) {
+                return Err(Invalid::IsVolume(device.device));
+            }
             if rules.roots_reachable && !self.reachable(&device.target.root) {
                 return Err(Invalid::RootNotReachable(device.target.root));
             }
@@ -456,6 +519,7 @@ fn new_device(uid: Uid) -> DeviceState {
         next_id: 1,
         gotos_begun: 0,
         in_goto: None,
+        volume: None,
     }
 }
 

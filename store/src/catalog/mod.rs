@@ -9,10 +9,12 @@ mod tests;
 pub use apply::Invalid;
 pub use rules::Rules;
 
-use crate::format::entry::{Attachment, Content, GotoRecord, PackRecord, SessionKind};
+use crate::format::entry::{
+    Attachment, Content, GotoRecord, PackRecord, SessionKind, VolumeRecord,
+};
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, PackNumber, Sequence, SessionId, Uid};
-use crate::limits::SEQUENCE_MAX;
+use crate::limits::{DISK_BYTES_MAX, SEQUENCE_MAX};
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -87,12 +89,23 @@ pub struct DeviceState {
     pub head: Option<Content>,
     /// The snapshot that its present contents come from.
     pub base: Option<Uid>,
-    /// The next native snapshot id.
+    /// Above every id that is a number and was ever given, as far as numbers go: the next native one.
     pub next_id: u64,
     /// How many gotos were begun on it.
     pub gotos_begun: u64,
     /// The goto that it is in.
     pub in_goto: Option<Uid>,
+    /// That it is a volume.
+    pub volume: Option<VolumeRecord>,
+}
+
+impl DeviceState {
+    /// Whether a volume's size is one, and its head no larger.
+    fn is_possible(&self) -> bool {
+        let head = self.head.map_or(0, |h| h.size);
+        let fits = |v: &VolumeRecord| head <= v.size && v.size <= DISK_BYTES_MAX;
+        self.volume.as_ref().is_none_or(fits)
+    }
 }
 
 /// A snapshot.
@@ -175,6 +188,19 @@ impl Catalog {
         of
     }
 
+    /// Numbers for the device's next native snapshot ids, in the order in which they are to be given: those from
+    /// `next_id` on; where an odd id has brought that to its end, the smallest that no snapshot has.
+    pub fn free_ids(&self, device: &Uid) -> impl Iterator<Item = u64> {
+        let next = self.device(device).map_or(1, |d| d.next_id);
+        let taken: BTreeSet<u64> = self
+            .snapshots_of(device)
+            .iter()
+            .filter_map(|s| s.record.id_number())
+            .collect();
+        let all = (next..=u64::MAX).chain(1..next);
+        all.filter(move |n| !taken.contains(n))
+    }
+
     /// A snapshot.
     pub fn snapshot(&self, uid: &Uid) -> Option<&Arc<SnapshotState>> {
         self.snapshots.get(uid)
@@ -192,16 +218,26 @@ impl Catalog {
 
     /// The same as if the snapshots that `without` names were not there.
     pub fn roots_without(&self, without: &dyn Fn(&Uid) -> bool) -> Vec<Hash> {
+        let mut roots = self.lasting_roots(without);
+        roots.extend(self.sessions.values().flat_map(|s| s.roots.iter().copied()));
+        roots.into_iter().collect()
+    }
+
+    /// Every root that must be kept when all sessions have ended.
+    pub fn roots_without_pins(&self) -> BTreeSet<Hash> {
+        self.lasting_roots(&|_| false)
+    }
+
+    fn lasting_roots(&self, without: &dyn Fn(&Uid) -> bool) -> BTreeSet<Hash> {
         let snapshots = self.snapshots().filter(|s| !without(&s.record.uid));
         let mut roots: BTreeSet<Hash> = snapshots.flat_map(|s| s.record.roots()).collect();
         roots.extend(self.devices().filter_map(|d| d.head.map(|h| h.root)));
-        roots.extend(self.sessions.values().flat_map(|s| s.roots.iter().copied()));
         roots.extend(
             self.gotos()
                 .flat_map(|g| &g.devices)
                 .flat_map(|d| [d.undo.root, d.target.root]),
         );
-        roots.into_iter().collect()
+        roots
     }
 
     /// Whether something keeps this root.
@@ -234,7 +270,9 @@ impl Catalog {
         let heads = self.devices().filter_map(|d| d.head);
         let gotos = self.gotos().flat_map(|g| &g.devices);
         let mut contents = heads.chain(gotos.flat_map(|d| [d.undo, d.target]));
-        contents.all(|c| c.is_possible()) && self.snapshots().all(|s| s.record.check().is_ok())
+        contents.all(|c| c.is_possible())
+            && self.devices().all(|d| d.is_possible())
+            && self.snapshots().all(|s| s.record.check().is_ok())
     }
 
     /// What serde left out; refuses a checkpoint whose packs contradict each other, or that no log can lead to.

@@ -29,6 +29,8 @@ pub struct Rules {
     pub goto_reachable: bool,
     /// A snapshot counts only while its device was in no goto since its image was locked.
     pub gotos_counted: bool,
+    /// A volume is moved on only from where its chain is.
+    pub chain_expected: bool,
     /// An entry follows the one whose checksum it names.
     pub chain_checked: bool,
     /// Whoever acts first looks for a checkpoint above.
@@ -51,6 +53,7 @@ impl Default for Rules {
             counter_newer: true,
             goto_reachable: true,
             gotos_counted: true,
+            chain_expected: true,
             chain_checked: true,
             look_for_checkpoint: true,
             checkpoint_names: true,

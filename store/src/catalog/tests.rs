@@ -3,8 +3,8 @@
 use super::{Catalog, Invalid, Rules};
 use crate::format::codec;
 use crate::format::entry::{
-    Attachment, Content, Entry, GotoDevice, GotoRecord, GotoResult, Op, PackKind, PackRecord,
-    SessionKind,
+    Attachment, ChainPoint, Content, Entry, GotoDevice, GotoRecord, GotoResult, HeadOrigin, Op,
+    PackKind, PackRecord, SessionKind, VolumeRecord,
 };
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, PackNumber, Sequence, SessionId, Uid};
@@ -404,8 +404,12 @@ fn a_snapshot_is_its_devices_base_and_counts_its_ids_on() {
         ],
     );
     assert_eq!(disk(&bench).next_id, 10);
+    let free: Vec<u64> = bench.catalog.free_ids(&DISK).take(2).collect();
+    assert_eq!(free, [10, 11]);
     bench.ops(session, &[odd(b"18446744073709551615", 7)]);
     assert_eq!(disk(&bench).next_id, u64::MAX, "as far as it goes");
+    let free: Vec<u64> = bench.catalog.free_ids(&DISK).take(3).collect();
+    assert_eq!(free, [1, 2, 4], "3 and the last number are there");
     let made: Vec<u8> = bench
         .catalog
         .snapshots_of(&DISK)
@@ -843,4 +847,122 @@ fn a_catalog_whose_packs_contradict_each_other_is_refused() {
     assert_eq!(number_of(0), Some(good.clone()));
     assert_eq!(number_of(1), None, "two packs of one number");
     assert_eq!(number_of(5), None, "a number that was never given");
+}
+
+/// The disk as a volume of so many bytes with this chain, on a head.
+fn volume(at: (u64, u64), expect: Option<(u64, u64)>, head: Option<u8>, origin: HeadOrigin) -> Op {
+    let (generation, absorbed) = at;
+    Op::PutVolume {
+        uid: DISK,
+        expect: expect.map(|(generation, absorbed)| ChainPoint {
+            generation,
+            absorbed,
+        }),
+        volume: Some(VolumeRecord {
+            generation,
+            absorbed,
+            size: content(1).size,
+            host: Some(Uid([8; 16])),
+        }),
+        head: head.map(content),
+        base: None,
+        origin,
+    }
+}
+
+#[test]
+fn a_volume_is_moved_on_only_from_where_its_chain_is() {
+    use HeadOrigin::{Existing, Stored};
+    let (mut bench, session) = Bench::with_device();
+    let moved = Invalid::VolumeMoved(DISK);
+    bench.ops(session, &[volume((1, 0), None, None, Existing)]);
+    bench.refused(
+        session,
+        &[volume((1, 0), None, None, Existing)],
+        moved.clone(),
+    );
+    bench.ops(session, &[volume((1, 2), Some((1, 0)), Some(3), Stored)]);
+    let late = volume((1, 1), Some((1, 0)), Some(4), Stored);
+    bench.refused(session, &[late], moved.clone());
+    let back = volume((1, 1), Some((1, 2)), Some(4), Stored);
+    bench.refused(session, &[back], moved);
+    bench.ops(session, &[volume((2, 0), Some((1, 2)), Some(3), Existing)]);
+    let disk = bench.catalog.device(&DISK).unwrap().clone();
+    assert_eq!(disk.head, Some(content(3)));
+    assert_eq!(
+        disk.volume.map(|v| (v.generation, v.absorbed)),
+        Some((2, 0))
+    );
+}
+
+#[test]
+fn without_the_rule_a_late_snapshot_takes_a_volume_back() {
+    use HeadOrigin::Stored;
+    let (mut bench, session) = Bench::with_device();
+    bench.rules.chain_expected = false;
+    bench.ops(session, &[volume((1, 2), None, Some(3), Stored)]);
+    bench.ops(session, &[volume((1, 1), Some((1, 0)), Some(4), Stored)]);
+    let disk = bench.catalog.device(&DISK).unwrap();
+    assert_eq!(disk.head, Some(content(4)), "what overlay 2 had is lost");
+}
+
+#[test]
+fn a_volumes_head_is_reachable_or_stored_by_the_entry_and_then_kept() {
+    use HeadOrigin::{Existing, Stored};
+    let (mut bench, session) = Bench::with_device();
+    let put = |head, origin| volume((1, 0), None, Some(head), origin);
+    let gone = Invalid::RootNotReachable(root(3));
+    bench.refused(session, &[put(3, Existing)], gone);
+    bench.ops(session, &[put(3, Stored)]);
+    assert_eq!(bench.catalog.roots(), [root(3)]);
+    let grown = volume((1, 0), Some((1, 0)), Some(3), Existing);
+    bench.ops(session, &[grown]);
+}
+
+#[test]
+fn a_volume_has_no_image_no_goto_and_a_size_that_holds_its_head() {
+    use HeadOrigin::Stored;
+    let (mut bench, session) = Bench::with_device();
+    let Op::PutVolume {
+        volume: Some(record),
+        ..
+    } = volume((1, 0), None, None, Stored)
+    else {
+        panic!()
+    };
+    let sized = |size, head| Op::PutVolume {
+        uid: DISK,
+        expect: None,
+        volume: Some(VolumeRecord { size, ..record }),
+        head,
+        base: None,
+        origin: Stored,
+    };
+    for op in [
+        sized(u64::MAX, None),
+        sized(content(1).size - 1, Some(content(1))),
+        sized(u64::MAX, Some(endless(1))),
+    ] {
+        let refused = bench.try_ops(session, &[op]);
+        assert!(matches!(refused, Err(Invalid::Malformed(_))));
+    }
+    bench.ops(
+        session,
+        &[snapshot(3), volume((1, 0), None, Some(3), Stored)],
+    );
+    bench.refused(session, &[head(Some(3))], Invalid::IsVolume(DISK));
+    bench.refused(session, &[begin(3)], Invalid::IsVolume(DISK));
+    let attach = Op::PutDevice {
+        uid: DISK,
+        name: "disk".into(),
+        attachment: Some(Attachment {
+            path: b"/x".to_vec(),
+            format: "raw".into(),
+            read_only: false,
+        }),
+    };
+    bench.refused(session, &[attach], Invalid::IsVolume(DISK));
+    bench.ops(session, &[snapshot(4)]);
+    let disk = bench.catalog.device(&DISK).unwrap().clone();
+    assert_eq!(disk.base, None, "only the head says what it comes from");
 }

@@ -104,6 +104,15 @@ impl FrameCache {
         }
     }
 
+    /// The frame with `item`, if it is there and nobody is at work on it.
+    pub fn held(&self, key: FrameKey, item: usize) -> Option<Arc<DecodedFrame>> {
+        let mut state = self.lock();
+        let slot = state.entries.get(&key)?.slot.clone();
+        let frame = slot.try_lock().ok()?.holds(item)?;
+        state.visit(key);
+        Some(frame)
+    }
+
     /// Drops a frame that turned out to be bad.
     pub fn forget(&self, key: FrameKey) {
         self.lock().remove(key);
@@ -195,6 +204,18 @@ mod tests {
             assert_eq!(frame.item(item).is_some(), item < 8);
         }
         assert_eq!(asked, [2, usize::MAX]);
+    }
+
+    #[test]
+    fn what_is_held_is_had_without_decoding_and_stays_longer_for_it() {
+        let cache = FrameCache::new(2 * CLUSTER);
+        for offset in [1, 2] {
+            cache.get(key(offset), 0, 1, &mut |n| decode(1, n)).unwrap();
+        }
+        assert!(cache.held(key(1), 0).is_some());
+        assert!(cache.held(key(1), 1).is_none() && cache.held(key(3), 0).is_none());
+        cache.get(key(3), 0, 1, &mut |n| decode(1, n)).unwrap();
+        assert!(cache.held(key(1), 0).is_some() && cache.held(key(2), 0).is_none());
     }
 
     #[test]

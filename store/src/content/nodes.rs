@@ -4,7 +4,7 @@
 use crate::catalog::Catalog;
 use crate::codec::{DecodedFrame, decode_frame};
 use crate::content::resolve::{Location, readable};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::PackKind;
 use crate::format::manifest::Node;
 use crate::id::{Hash, PackName, PackNumber};
@@ -110,6 +110,11 @@ impl<'a> Nodes<'a> {
         self.read(hash, |bytes| Ok(bytes.to_vec()))
     }
 
+    /// A source of those nodes alone that take no reading; `Busy` for others.
+    pub fn in_memory(&self) -> InMemory<'_, 'a> {
+        InMemory(self)
+    }
+
     fn read<T>(&self, hash: &Hash, take: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
         let mut tries = 0;
         loop {
@@ -203,5 +208,22 @@ impl State {
 impl NodeSource for Nodes<'_> {
     fn node(&self, hash: &Hash) -> Result<Arc<Node>> {
         self.read(hash, |bytes| Node::decode(bytes).map(Arc::new))
+    }
+}
+
+/// See [`Nodes::in_memory`].
+pub struct InMemory<'n, 'a>(&'n Nodes<'a>);
+
+impl NodeSource for InMemory<'_, '_> {
+    fn node(&self, hash: &Hash) -> Result<Arc<Node>> {
+        let found: Vec<Found> = self.0.lock().candidates(hash).collect();
+        for (at, _, frame) in found {
+            if let Some(bytes) = frame.as_ref().and_then(|f| f.item(usize::from(at.item)))
+                && Hash::of(bytes) == *hash
+            {
+                return Node::decode(bytes).map(Arc::new);
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "reading a manifest node").detail("it is not in memory"))
     }
 }

@@ -91,8 +91,16 @@ pub trait DiskFile: Send + Sync {
     /// The extent at `offset`, up to the next change or the end of the file. Without support all is data. Empty exactly
     /// when `offset` is at or past the end.
     fn extent(&self, offset: u64) -> Result<Extent>;
+    /// Whether an extent with data is known to be all zeros, without reading it: files of formats that say so.
+    fn is_zeros(&self, _extent: &Extent) -> Result<bool> {
+        Ok(false)
+    }
     /// Contents and length survive a crash after this. A failure may have lost earlier writes for good.
     fn sync(&self) -> Result<()>;
+    /// As `sync`, but what else the system knows of the file, its times for one, need not survive.
+    fn sync_data(&self) -> Result<()> {
+        self.sync()
+    }
     /// Change marks now.
     fn stamp(&self) -> Result<Stamp>;
     /// Takes the whole-file lock of this open file (flock, exclusive) without waiting; false: somebody has it.

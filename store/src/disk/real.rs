@@ -318,6 +318,10 @@ impl DiskFile for RealFile {
         self.file.sync_all().map_err(self.at("syncing"))
     }
 
+    fn sync_data(&self) -> Result<()> {
+        self.file.sync_data().map_err(self.at("syncing"))
+    }
+
     fn stamp(&self) -> Result<Stamp> {
         let meta = self
             .file

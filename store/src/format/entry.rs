@@ -62,7 +62,7 @@ pub enum Op {
         /// Roots.
         roots: Vec<Hash>,
     },
-    /// Adds a snapshot and makes it its device's base. Valid only while the device exists, is not in a goto, and has
+    /// Adds a snapshot and makes it its device's base, unless that is a volume. Valid only while the device exists, is not in a goto, and has
     /// begun exactly `gotos_begun` gotos: a goto in between means that the image read was another.
     PutSnapshot {
         /// The snapshot.
@@ -89,7 +89,7 @@ pub enum Op {
         /// The device.
         uid: Uid,
     },
-    /// Sets or removes a device's head: the present contents of an unattached device.
+    /// Sets or removes a device's head: the present contents of an unattached device that is no volume.
     PutHead {
         /// The device.
         uid: Uid,
@@ -123,6 +123,64 @@ pub enum Op {
         /// What the images hold now.
         result: GotoResult,
     },
+    /// Makes a device a volume, moves one on, or ends its being one. Valid only for a device without an image, and while its
+    /// chain is where `expect` says, which never goes back.
+    PutVolume {
+        /// The device.
+        uid: Uid,
+        /// Where its chain is; `None`: it is no volume yet.
+        expect: Option<ChainPoint>,
+        /// What it is from now on.
+        volume: Option<VolumeRecord>,
+        /// What lies below its overlays; without it there are holes.
+        head: Option<Content>,
+        /// The snapshot that the head comes from.
+        base: Option<Uid>,
+        /// What speaks for the head.
+        origin: HeadOrigin,
+    },
+}
+
+/// A volume as the log knows it. Its contents are the device's head and, over it, the overlays of `generation` with numbers
+/// above `absorbed`, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Counted up whenever what is in overlays is given up.
+    pub generation: u64,
+    /// Overlays of this generation up to this number are in the head.
+    pub absorbed: u64,
+    /// Bytes of the disk; the head has as many at most, and what it lacks is a hole.
+    pub size: u64,
+    /// The `local/id` of the host that has the overlays; `None`: there are none, any host may take it.
+    pub host: Option<Uid>,
+}
+
+impl VolumeRecord {
+    /// Where its chain is.
+    pub fn point(&self) -> ChainPoint {
+        ChainPoint {
+            generation: self.generation,
+            absorbed: self.absorbed,
+        }
+    }
+}
+
+/// How far a volume's overlays are in its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ChainPoint {
+    /// See `VolumeRecord`.
+    pub generation: u64,
+    /// See `VolumeRecord`.
+    pub absorbed: u64,
+}
+
+/// What speaks for a head that is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeadOrigin {
+    /// Something that exists has its root: valid only while the root is reachable.
+    Existing,
+    /// The entry's session has stored it, as the contents of a snapshot: the entry's `Publish` and `Rely` speak for it.
+    Stored,
 }
 
 /// What a session is for.

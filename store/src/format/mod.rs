@@ -5,6 +5,7 @@ pub mod codec;
 pub mod entry;
 pub mod envelope;
 pub mod manifest;
+pub mod overlay;
 pub mod pack;
 pub mod snapshot;
 pub mod store;

@@ -15,7 +15,7 @@ pub struct SnapshotRecord {
     pub uid: Uid,
     /// The device.
     pub device: Uid,
-    /// Short id, 127 bytes at most. Natively the decimal number that the device counts up.
+    /// Short id, 127 bytes at most. Natively a decimal number, see `Catalog::free_ids`.
     pub id: Vec<u8>,
     /// User chosen name, 255 bytes at most.
     pub name: Vec<u8>,
@@ -68,6 +68,11 @@ impl SnapshotRecord {
             ));
         }
         Ok(())
+    }
+
+    /// The id, if it is a number that native ids could be.
+    pub fn id_number(&self) -> Option<u64> {
+        std::str::from_utf8(&self.id).ok()?.parse().ok()
     }
 
     /// Roots that the snapshot keeps reachable.

@@ -79,15 +79,7 @@ impl StoreFile {
 
     /// Reads the document; says apart what is no store, a newer store and a damaged one.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        if bytes.len() as u64 > STORE_BYTES_MAX {
-            return Err(not_a_store(&format!("{} bytes are too many", bytes.len())));
-        }
-        let probe: Probe = serde_json::from_slice(bytes)
-            .map_err(|e| not_a_store("this is not the JSON that init writes").source(e))?;
-        if probe.magic != MAGIC {
-            return Err(not_a_store("its magic is another"));
-        }
-        check_version(probe.version)?;
+        check_version(version_of(bytes)?)?;
         let document: Document = serde_json::from_slice(bytes)
             .map_err(|e| Error::corrupt(DOING, "members are missing or unknown").source(e))?;
         document.check()
@@ -149,6 +141,19 @@ impl Document {
             .map_err(|e| Error::corrupt(DOING, "the geometry cannot be").source(e))?;
         Ok(file)
     }
+}
+
+/// The version of the document, also one that this program does not read.
+pub fn version_of(bytes: &[u8]) -> Result<u64> {
+    if bytes.len() as u64 > STORE_BYTES_MAX {
+        return Err(not_a_store(&format!("{} bytes are too many", bytes.len())));
+    }
+    let probe: Probe = serde_json::from_slice(bytes)
+        .map_err(|e| not_a_store("this is not the JSON that init writes").source(e))?;
+    if probe.magic != MAGIC {
+        return Err(not_a_store("its magic is another"));
+    }
+    Ok(probe.version)
 }
 
 fn check_version(version: u64) -> Result<()> {

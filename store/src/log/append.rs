@@ -356,6 +356,16 @@ fn left_trace(entry: &Entry, catalog: &Catalog) -> bool {
             .iter()
             .any(|p| catalog.pack(&PackName { session, n: p.n }).is_some()),
         Op::GotoBegin { record } => catalog.gotos().any(|g| g.uid == record.uid),
+        // Only who holds the volume moves it, and never back to where it was.
+        Op::PutVolume {
+            uid,
+            expect,
+            volume: Some(new),
+            ..
+        } => {
+            let now = catalog.device(uid).and_then(|d| d.volume);
+            *expect != Some(new.point()) && now.is_some_and(|v| v.point() == new.point())
+        }
         _ => false,
     })
 }
@@ -402,7 +412,10 @@ fn refused(entry: &Entry, why: Invalid) -> Error {
             "the format cannot hold it",
             "nothing was changed",
         ),
-        Invalid::HasSnapshots(_) | Invalid::DeviceInGoto(_) => (
+        Invalid::HasSnapshots(_)
+        | Invalid::DeviceInGoto(_)
+        | Invalid::IsVolume(_)
+        | Invalid::HasImage(_) => (
             ErrorKind::Refused,
             "the store changed meanwhile",
             "nothing was changed; `still device list` shows the device's state",

@@ -6,6 +6,7 @@ use crate::id::Hash;
 use crate::limits::MANIFEST_FANOUT;
 use crate::manifest::NodeSource;
 use crate::manifest::tree::{Part, Tree, span};
+use std::ops::Range;
 
 /// Clusters that differ. More than one only where both sides are uniform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,17 @@ pub struct Change {
     pub new: Child,
 }
 
+/// A disk to compare.
+#[derive(Clone, Copy)]
+pub struct Side<'a> {
+    /// Where its nodes are.
+    pub nodes: &'a dyn NodeSource,
+    /// Its root.
+    pub root: Hash,
+    /// Its size in clusters.
+    pub clusters: u64,
+}
+
 /// Tells `f` what differs, in order, from disk a to disk b. The disks may be of different sizes.
 pub fn diff(
     nodes_a: &dyn NodeSource,
@@ -30,13 +42,32 @@ pub fn diff(
     clusters_b: u64,
     f: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<()> {
-    let a = Tree::open(nodes_a, root_a, clusters_a)?;
-    let b = Tree::open(nodes_b, root_b, clusters_b)?;
+    let side = |nodes, root, clusters| Side {
+        nodes,
+        root,
+        clusters,
+    };
+    let a = side(nodes_a, root_a, clusters_a);
+    let b = side(nodes_b, root_b, clusters_b);
+    diff_within(a, b, 0..u64::MAX, f)
+}
+
+/// The same of a range of clusters; nodes outside of it are not read. A change that reaches out of it is told whole.
+pub fn diff_within(
+    a: Side<'_>,
+    b: Side<'_>,
+    range: Range<u64>,
+    f: &mut dyn FnMut(Change) -> Result<()>,
+) -> Result<()> {
+    let clusters = a.clusters.max(b.clusters);
+    let a = Tree::open(a.nodes, a.root, a.clusters)?;
+    let b = Tree::open(b.nodes, b.root, b.clusters)?;
     let level = a.height.max(b.height) + 1;
     let whole = (a.whole(level), b.whole(level));
     let mut merge = Merge { pending: None, f };
     let mut both = Both {
-        clusters: clusters_a.max(clusters_b),
+        clusters,
+        range,
         a,
         b,
         merge: &mut merge,
@@ -49,6 +80,7 @@ struct Both<'a, 'm, 'f> {
     a: Tree<'a>,
     b: Tree<'a>,
     clusters: u64,
+    range: Range<u64>,
     merge: &'m mut Merge<'f>,
 }
 
@@ -56,6 +88,9 @@ impl Both<'_, '_, '_> {
     /// Compares a child of a node of `level` on both sides; `Above` is only ever one of them, the lower tree. Recursion
     /// ends with the levels.
     fn compare(&mut self, level: u8, first: u64, parts: (Part, Part)) -> Result<()> {
+        if first >= self.range.end || first + span(level) <= self.range.start {
+            return Ok(());
+        }
         match parts {
             (a, b) if a == b => return Ok(()),
             (Part::Child(old), Part::Child(new))

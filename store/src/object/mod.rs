@@ -6,8 +6,11 @@ pub mod conformance;
 pub mod local;
 pub mod memory;
 
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::id::SessionId;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Who won a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,4 +104,17 @@ pub trait Local: Send + Sync {
     fn note(&self, name: &str) -> Option<Vec<u8>>;
     /// Replaces a note; need not survive a crash.
     fn put_note(&self, name: &str, bytes: &[u8]) -> Result<()>;
+    /// Where overlays of volumes are; `None`: this store has no such place.
+    fn folder(&self) -> Option<LocalFolder> {
+        None
+    }
+}
+
+/// The folder `local` of a store, and the disk that it is on.
+#[derive(Clone)]
+pub struct LocalFolder {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The folder.
+    pub path: PathBuf,
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::format::entry::Content;
 use crate::format::manifest::Child;
-use crate::manifest::diff::diff;
+use crate::manifest::diff::{Change, diff};
 use crate::store::Store;
 
 /// What the newer disk has in a changed range.
@@ -41,26 +41,31 @@ impl Store {
             (b.root, b.size.div_ceil(size)),
         );
         diff(&nodes, old.0, old.1, &nodes, new.0, new.1, &mut |change| {
-            let kind = match change.new {
-                Child::Hash(_) => ExtentKind::Data,
-                Child::Zero => ExtentKind::Zero,
-                Child::Hole => ExtentKind::Hole,
-            };
-            let start = change.first * size;
-            let length = (change.count * size).min(end - start);
-            match extents.last_mut() {
-                Some(last) if last.kind == kind && last.start + last.length == start => {
-                    last.length += length;
-                }
-                _ => extents.push(ChangedExtent {
-                    start,
-                    length,
-                    kind,
-                }),
-            }
+            extend(&mut extents, change, size, end);
             Ok(())
         })
         .map_err(|e| self.or_unkept(e, &[a, b]))?;
         Ok(extents)
+    }
+}
+
+/// Adds a change to the extents before it, in bytes, of a disk that ends at `end`.
+pub(super) fn extend(extents: &mut Vec<ChangedExtent>, change: Change, size: u64, end: u64) {
+    let kind = match change.new {
+        Child::Hash(_) => ExtentKind::Data,
+        Child::Zero => ExtentKind::Zero,
+        Child::Hole => ExtentKind::Hole,
+    };
+    let start = change.first * size;
+    let length = (change.count * size).min(end - start);
+    match extents.last_mut() {
+        Some(last) if last.kind == kind && last.start + last.length == start => {
+            last.length += length;
+        }
+        _ => extents.push(ChangedExtent {
+            start,
+            length,
+            kind,
+        }),
     }
 }

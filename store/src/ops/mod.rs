@@ -2,10 +2,12 @@
 
 pub mod diff;
 pub mod gc;
+pub mod give;
 pub mod goto;
 pub mod ingest;
 pub mod read;
 pub mod rebuild;
+mod repack;
 pub mod rescue;
 pub mod restore;
 mod sink;

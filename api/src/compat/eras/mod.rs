@@ -51,12 +51,14 @@ fn range(first: Release, last: Release) -> String {
 /// One way in which releases differ.
 #[derive(Debug)]
 pub struct Axis {
-    /// The flag's name, as in [`Flags`].
+    /// The flag's name, as in [`Flags`], unless it is not imitated.
     pub name: &'static str,
     /// What it decides.
     pub about: &'static str,
     /// Its values, oldest first; the first is that of 1.0.
     pub steps: &'static [Step],
+    /// Why nothing here behaves by it: then it has no flag and is told of only.
+    pub not_imitated: Option<&'static str>,
 }
 
 /// From a release on, a flag has this value.
@@ -66,7 +68,7 @@ pub struct Step {
     pub from: Release,
     /// The value in words.
     pub text: &'static str,
-    set: fn(&mut Flags),
+    set: Option<fn(&mut Flags)>,
 }
 
 impl Axis {
@@ -159,21 +161,6 @@ pub enum IdParse {
     UnsignedLong,
 }
 
-/// Who makes sure that no request is in flight when a snapshot is deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drain {
-    /// Nobody.
-    Nobody,
-    /// The function, on all nodes.
-    AllNodes,
-    /// The function, on this node.
-    ThisNode,
-    /// The function, in a section around the deletion.
-    Section,
-    /// The caller.
-    Caller,
-}
-
 /// What a savevm with a name does with snapshots of that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SavevmOrder {
@@ -234,7 +221,7 @@ pub enum ImgUsage {
     Getopt,
 }
 
-/// The behaviour of one release. Each field is an axis of [`AXES`], where it says what it decides.
+/// The behaviour of one release. Each field is an axis of [`AXES`] that is imitated; there it says what it decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the table says it, in words and by release")]
 #[expect(clippy::struct_excessive_bools, reason = "each is an axis of its own")]
@@ -256,7 +243,6 @@ pub struct Flags {
     pub goto_error_wins: bool,
     pub goto_bitmap_refusal: bool,
     pub goto_resize: bool,
-    pub l1_sanity: bool,
     pub data_file_refusal: bool,
     pub fallback_primary: bool,
     pub can_needs_writable: bool,
@@ -264,15 +250,11 @@ pub struct Flags {
     pub id_parse: IdParse,
     pub create_discards_vmstate: bool,
     pub table_limits: bool,
-    pub extra_limit: Option<u32>,
     pub extra_written: u8,
-    pub extra_unknown_kept: bool,
     pub icount: bool,
     pub vm_state_size_wide: bool,
-    pub delete_drain: Drain,
     pub savevm_order: SavevmOrder,
     pub savevm_cleanup: bool,
-    pub blockdev_savevm: bool,
     pub disk_only_full_stop: bool,
     pub list_layout: Layout,
     pub img_delete_key: ImgDeleteKey,
@@ -284,10 +266,8 @@ pub struct Flags {
     pub img_create_text: ImgText,
     pub img_apply_text: ImgText,
     pub img_delete_text: ImgText,
-    pub hmp_by_id: bool,
     pub hmp_partial_lists: bool,
     pub options: bool,
-    pub qmp_internal_sync: bool,
     pub qmp_jobs: bool,
 }
 
@@ -295,8 +275,8 @@ impl Flags {
     /// How a release behaved.
     pub(super) fn of(release: Release) -> Self {
         let mut flags = BLANK;
-        AXES.iter()
-            .for_each(|axis| (axis.step(release).set)(&mut flags));
+        let setters = AXES.iter().filter_map(|axis| axis.step(release).set);
+        setters.for_each(|set| set(&mut flags));
         flags
     }
 }
@@ -320,7 +300,6 @@ const BLANK: Flags = Flags {
     goto_error_wins: false,
     goto_bitmap_refusal: false,
     goto_resize: false,
-    l1_sanity: false,
     data_file_refusal: false,
     fallback_primary: false,
     can_needs_writable: false,
@@ -328,15 +307,11 @@ const BLANK: Flags = Flags {
     id_parse: IdParse::Int,
     create_discards_vmstate: false,
     table_limits: false,
-    extra_limit: None,
     extra_written: 0,
-    extra_unknown_kept: false,
     icount: false,
     vm_state_size_wide: false,
-    delete_drain: Drain::Nobody,
     savevm_order: SavevmOrder::Reuse,
     savevm_cleanup: false,
-    blockdev_savevm: false,
     disk_only_full_stop: false,
     list_layout: Layout::L1_0,
     img_delete_key: ImgDeleteKey::IdOrName,
@@ -348,9 +323,7 @@ const BLANK: Flags = Flags {
     img_create_text: ImgText::Number,
     img_apply_text: ImgText::Number,
     img_delete_text: ImgText::Number,
-    hmp_by_id: false,
     hmp_partial_lists: false,
     options: false,
-    qmp_internal_sync: false,
     qmp_jobs: false,
 };

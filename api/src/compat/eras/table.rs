@@ -1,7 +1,7 @@
 //! The table. To teach the code a release, add steps here; everything else asks the flags.
 
 use super::{
-    Axis, ByIdOrName, CallerId, DeviceFilter, Drain, Era, Flags, GroupDeleteKey, GroupDeleteRet,
+    Axis, ByIdOrName, CallerId, DeviceFilter, Era, Flags, GroupDeleteKey, GroupDeleteRet,
     GroupResult, IdParse, ImgDeleteKey, ImgText, ImgUsage, Layout, SavevmOrder, Step,
 };
 use crate::compat::errno;
@@ -36,12 +36,40 @@ const fn step(major: u8, minor: u8, text: &'static str, set: fn(&mut Flags)) -> 
     Step {
         from: Release::at(major, minor),
         text,
-        set,
+        set: Some(set),
+    }
+}
+
+/// A step of an axis that is not imitated.
+const fn fact(major: u8, minor: u8, text: &'static str) -> Step {
+    Step {
+        from: Release::at(major, minor),
+        text,
+        set: None,
     }
 }
 
 const fn axis(name: &'static str, about: &'static str, steps: &'static [Step]) -> Axis {
-    Axis { name, about, steps }
+    Axis {
+        name,
+        about,
+        steps,
+        not_imitated: None,
+    }
+}
+
+const fn told(
+    name: &'static str,
+    about: &'static str,
+    not_imitated: &'static str,
+    steps: &'static [Step],
+) -> Axis {
+    Axis {
+        name,
+        about,
+        steps,
+        not_imitated: Some(not_imitated),
+    }
 }
 
 /// Every way in which releases differ that a caller of this layer can see, or that an importer or exporter must know.
@@ -74,13 +102,13 @@ pub const AXES: &[Axis] = &[
     ]),
     axis("device_filter", "which nodes a group function without a list of devices covers", &[
         step(1, 0, "those that can snapshot", |f| f.device_filter = DeviceFilter::CanSnapshot),
-        step(4, 2, "F: inserted, not read-only, with a backend or without parents", |f| f.device_filter = DeviceFilter::F),
+        step(4, 2, "F: inserted, not read-only, with a backend or without parents; no protocol node of -blockdev bars savevm", |f| f.device_filter = DeviceFilter::F),
     ]),
     axis("find_public", "whether bdrv_snapshot_find is public", &[
         step(1, 0, "no", |f| f.find_public = false),
         step(1, 6, "yes", |f| f.find_public = true),
     ]),
-    axis("find_by_id", "what bdrv_snapshot_find compares its argument with", &[
+    axis("find_by_id", "what bdrv_snapshot_find, and so loadvm, compares its argument with", &[
         step(1, 0, "id or name, entry by entry", |f| f.find_by_id = true),
         step(4, 0, "name", |f| f.find_by_id = false),
     ]),
@@ -118,9 +146,10 @@ pub const AXES: &[Axis] = &[
         step(1, 0, "-ENOTSUP", |f| f.goto_resize = false),
         step(5, 1, "the image gets that size first", |f| f.goto_resize = true),
     ]),
-    axis("l1_sanity", "whether goto and delete check a qcow2 L1 table first", &[
-        step(1, 0, "no", |f| f.l1_sanity = false),
-        step(2, 12, "yes", |f| f.l1_sanity = true),
+    told("l1_sanity", "whether goto and delete check a qcow2 L1 table first",
+        "a store has no L1 tables: what it gives out is checked by its hashes, in every release", &[
+        fact(1, 0, "no"),
+        fact(2, 12, "yes"),
     ]),
     axis("data_file_refusal", "create, goto, delete and list on an image with an external data file", &[
         step(1, 0, "there are no such images", |f| f.data_file_refusal = false),
@@ -151,18 +180,20 @@ pub const AXES: &[Axis] = &[
         step(1, 0, "none", |f| f.table_limits = false),
         step(2, 0, "65536 entries, 64 MiB", |f| f.table_limits = true),
     ]),
-    axis("extra_limit", "extra data of a table entry at most", &[
-        step(1, 0, "no limit", |f| f.extra_limit = None),
-        step(4, 2, "1024 bytes", |f| f.extra_limit = Some(1024)),
+    told("extra_limit", "extra data of a table entry at most",
+        "a store takes 1024 bytes at most, in every release", &[
+        fact(1, 0, "no limit"),
+        fact(4, 2, "1024 bytes"),
     ]),
     axis("extra_written", "bytes of extra data written for an entry", &[
         step(1, 0, "0", |f| f.extra_written = 0),
         step(1, 1, "16", |f| f.extra_written = 16),
         step(5, 2, "24", |f| f.extra_written = 24),
     ]),
-    axis("extra_unknown_kept", "unknown extra data when the table is rewritten", &[
-        step(1, 0, "dropped", |f| f.extra_unknown_kept = false),
-        step(4, 2, "kept", |f| f.extra_unknown_kept = true),
+    told("extra_unknown_kept", "unknown extra data when the table is rewritten",
+        "a store keeps it, in every release", &[
+        fact(1, 0, "dropped"),
+        fact(4, 2, "kept"),
     ]),
     axis("icount", "whether a snapshot has an instruction count", &[
         step(1, 0, "no", |f| f.icount = false),
@@ -172,12 +203,13 @@ pub const AXES: &[Axis] = &[
         step(1, 0, "32 bits", |f| f.vm_state_size_wide = false),
         step(1, 1, "64 bits", |f| f.vm_state_size_wide = true),
     ]),
-    axis("delete_drain", "who waits for requests in flight before a delete", &[
-        step(1, 0, "nobody", |f| f.delete_drain = Drain::Nobody),
-        step(2, 2, "delete, on all nodes", |f| f.delete_drain = Drain::AllNodes),
-        step(2, 4, "delete, on this node", |f| f.delete_drain = Drain::ThisNode),
-        step(2, 6, "delete, in a drained section", |f| f.delete_drain = Drain::Section),
-        step(10, 1, "the caller", |f| f.delete_drain = Drain::Caller),
+    told("delete_drain", "who waits for requests in flight before a delete",
+        "nothing is in flight: an image is locked while it is read or written, and a delete does neither", &[
+        fact(1, 0, "nobody"),
+        fact(2, 2, "delete, on all nodes"),
+        fact(2, 4, "delete, on this node"),
+        fact(2, 6, "delete, in a drained section"),
+        fact(10, 1, "the caller"),
     ]),
     axis("savevm_order", "what savevm NAME does with snapshots of that name", &[
         step(1, 0, "takes over name and id, deletes it, saves", |f| f.savevm_order = SavevmOrder::Reuse),
@@ -187,10 +219,6 @@ pub const AXES: &[Axis] = &[
     axis("savevm_cleanup", "the snapshots of a savevm that failed part way", &[
         step(1, 0, "stay", |f| f.savevm_cleanup = false),
         step(6, 0, "are deleted by name, as far as that goes", |f| f.savevm_cleanup = true),
-    ]),
-    axis("blockdev_savevm", "savevm with a graph built by -blockdev", &[
-        step(1, 0, "fails on its protocol nodes", |f| f.blockdev_savevm = false),
-        step(4, 2, "works", |f| f.blockdev_savevm = true),
     ]),
     axis("disk_only_full_stop", "how loadvm words its refusal of a snapshot without VM state", &[
         step(1, 0, "with a full stop", |f| f.disk_only_full_stop = true),
@@ -244,10 +272,6 @@ pub const AXES: &[Axis] = &[
         step(1, 7, "the Error object's text in parentheses", |f| f.img_delete_text = ImgText::ErrpInParentheses),
         step(2, 6, "the Error object's text", |f| f.img_delete_text = ImgText::Errp),
     ]),
-    axis("hmp_by_id", "what loadvm and delvm take their argument for", &[
-        step(1, 0, "id or name", |f| f.hmp_by_id = true),
-        step(4, 0, "name", |f| f.hmp_by_id = false),
-    ]),
     axis("hmp_partial_lists", "what info snapshots shows", &[
         step(1, 0, "one table of what all devices have", |f| f.hmp_partial_lists = false),
         step(2, 7, "that, and a list per device of what only some have", |f| f.hmp_partial_lists = true),
@@ -256,9 +280,10 @@ pub const AXES: &[Axis] = &[
         step(1, 0, "absent", |f| f.options = false),
         step(2, 0, "present", |f| f.options = true),
     ]),
-    axis("qmp_internal_sync", "blockdev-snapshot-internal-sync and its delete", &[
-        step(1, 0, "absent", |f| f.qmp_internal_sync = false),
-        step(1, 7, "present", |f| f.qmp_internal_sync = true),
+    told("qmp_internal_sync", "blockdev-snapshot-internal-sync and its delete",
+        "no function here is a QMP command; what speaks QMP knows since when each of its commands is there", &[
+        fact(1, 0, "absent"),
+        fact(1, 7, "present"),
     ]),
     axis("qmp_jobs", "the jobs snapshot-save, snapshot-load, snapshot-delete", &[
         step(1, 0, "absent", |f| f.qmp_jobs = false),

@@ -1,10 +1,10 @@
 //! The table as text: for `still eras` and as a document.
 
-use super::{AXES, ERAS, Era, Step};
+use super::{AXES, Axis, ERAS, Era, Step};
 use crate::compat::release::Release;
 use std::fmt::Write as _;
 
-/// `still eras`: the eras, and every axis with its values.
+/// `still eras`: the eras, and every axis with its values, and why where it is not imitated.
 pub fn overview() -> String {
     let mut out = String::new();
     for era in ERAS {
@@ -19,8 +19,15 @@ pub fn overview() -> String {
         for (range, text) in axis.ranges() {
             line(&mut out, &format!("  {range:10} {text}"));
         }
+        not_imitated(&mut out, axis);
     }
     out
+}
+
+fn not_imitated(out: &mut String, axis: &Axis) {
+    if let Some(why) = axis.not_imitated {
+        line(out, &format!("  not imitated: {why}"));
+    }
 }
 
 /// `still eras A`: what the axes are at a release.
@@ -32,10 +39,9 @@ pub fn of_release(release: Release) -> String {
         &format!("QEMU {release}, era {} ({})", era.key, era.range()),
     );
     for axis in AXES {
-        line(
-            &mut out,
-            &format!("  {:24} {}", axis.name, axis.value(release)),
-        );
+        let note = axis.not_imitated.map_or("", |_| " (not imitated)");
+        let (name, value) = (axis.name, axis.value(release));
+        line(&mut out, &format!("  {name:24} {value}{note}"));
     }
     out
 }
@@ -49,6 +55,7 @@ pub fn between(a: Release, b: Release) -> String {
             line(&mut out, &format!("{}: {}", axis.name, axis.about));
             line(&mut out, &format!("  {a:10} {before}"));
             line(&mut out, &format!("  {b:10} {after}"));
+            not_imitated(&mut out, axis);
         }
     }
     out
@@ -89,7 +96,11 @@ pub fn markdown() -> String {
         };
         let ranges = axis.ranges().into_iter().zip(axis.steps);
         let values: Vec<String> = ranges.map(one).collect();
-        let (name, about) = (axis.name, plain(axis.about));
+        let mut about = plain(axis.about);
+        if let Some(why) = axis.not_imitated {
+            about += &format!("<br>*Not imitated: {}*", plain(why));
+        }
+        let name = axis.name;
         let row = format!("| `{name}` | {about} | {} |", values.join("<br>"));
         line(&mut out, &row);
     }
@@ -104,9 +115,9 @@ fn plain(text: &str) -> String {
 const INTRODUCTION: &str = "\
 # QEMU releases
 
-How the snapshot API differed from release to release, as `api/src/compat` and `still qemu-img` behave. Made from the table in
-`api/src/compat/eras/table.rs`, which a test compares with this page; `still eras` prints it, `still eras 4.2 6.0` what differs.
-Most axes move on other releases than the eras, so code asks an axis, never a version.
+How the snapshot API differed from release to release. `api/src/compat` and `still qemu-img` behave so, but where an axis says that it
+is not imitated. Made from the table in `api/src/compat/eras/table.rs`, which a test compares with this page; `still eras` prints it,
+`still eras 4.2 6.0` what differs. Most axes move on other releases than the eras, so code asks an axis, never a version.
 ";
 
 fn line(out: &mut String, text: &str) {

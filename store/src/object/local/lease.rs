@@ -4,7 +4,7 @@ use super::{LocalObjects, TRIES, is_key_part, is_no_space};
 use crate::disk::{DiskFile, OpenMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
-use crate::object::{Lease, Local, Objects};
+use crate::object::{Lease, Local, LocalFolder, Objects};
 use std::path::{Path, PathBuf};
 
 /// A note longer than this is none of ours.
@@ -99,6 +99,13 @@ impl Local for LocalObjects {
 
     fn note(&self, name: &str) -> Option<Vec<u8>> {
         self.read_note(name).ok()
+    }
+
+    fn folder(&self) -> Option<LocalFolder> {
+        Some(LocalFolder {
+            disk: self.disk.clone(),
+            path: self.root.join("local"),
+        })
     }
 
     fn put_note(&self, name: &str, bytes: &[u8]) -> Result<()> {

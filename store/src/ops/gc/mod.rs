@@ -49,7 +49,7 @@ pub struct Outcome {
     pub bytes_copied: u64,
     /// Bytes that are dead and remain, estimated by entries.
     pub bytes_dead: u64,
-    /// Dead bytes that open sessions and pins keep for now.
+    /// Bytes that are there only because sessions are open: what they published, and what they pinned and was deleted since.
     pub bytes_spared: u64,
     /// Packs removed that were never published, or were dropped by a gc that was cut off.
     pub orphans: u64,
@@ -64,13 +64,14 @@ impl Store {
     pub fn gc(&self, options: Options, progress: &Progress) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         if options.dry_run {
-            let (plan, bytes_after) = self.on_settled(|catalog| {
+            let (plan, bytes_after, pinned) = self.on_settled(|catalog| {
                 let marks = self.mark_sound(catalog, progress)?;
                 let plan = self.plan(catalog, &marks, options.all);
                 let after = self.size_after(&plan, &marks, progress)?;
-                Ok((plan, after))
+                Ok((plan, after, self.pinned(catalog, &marks, progress)?))
             })?;
             outcome.note(&plan);
+            outcome.bytes_spared += pinned;
             outcome.bytes_before = plan.bytes_before;
             outcome.bytes_after = bytes_after;
             outcome.bytes_copied = outcome.bytes_after + plan.bytes_dropped() - plan.bytes_before;
@@ -114,6 +115,7 @@ impl Store {
             outcome.bytes_after = plan.bytes_before;
             outcome.bytes_dead = plan.bytes_dead;
             if plan.steps.is_empty() {
+                outcome.bytes_spared += self.pinned(&catalog, &marks, progress)?;
                 break;
             }
             match self.carry_out(&plan, &marks, &catalog, outcome, progress) {
@@ -130,6 +132,19 @@ impl Store {
                 (outcome.bytes_after + plan.bytes_dropped()).saturating_sub(plan.bytes_before);
         }
         Ok(())
+    }
+
+    /// Bytes, estimated by entries, that only pins keep.
+    fn pinned(&self, catalog: &Catalog, marks: &Marks, progress: &Progress) -> Result<u64> {
+        let lasting = catalog.roots_without_pins();
+        if catalog.roots().len() == lasting.len() {
+            return Ok(0);
+        }
+        let lasting: Vec<Hash> = lasting.into_iter().collect();
+        let without = self.mark(catalog, &lasting, &|_| true, progress)?;
+        let dead =
+            |marks: &Marks| -> u64 { catalog.packs().map(|p| plan::dead_bytes(p, marks)).sum() };
+        Ok(dead(&without).saturating_sub(dead(marks)))
     }
 
     /// Bytes that `gc --all` would leave if the snapshots that `without` names were deleted.

@@ -144,9 +144,13 @@ impl Writer<'_> {
         let size = u64::from(self.geometry().cluster_bytes);
         let first = match &part.part {
             Part::Run(run) => run.first,
-            Part::Hole { first, count } => {
-                Self::count_hole(disk, count * size, progress);
-                return disk.add(*first, *count, Child::Hole, self);
+            Part::Empty {
+                first,
+                count,
+                child,
+            } => {
+                Self::count_empty(disk, count * size, progress);
+                return disk.add(*first, *count, *child, self);
             }
         };
         let (mut known, mut empty) = (0, 0);
@@ -184,7 +188,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn count_hole(disk: &mut Disk, bytes: u64, progress: &Progress) {
+    fn count_empty(disk: &mut Disk, bytes: u64, progress: &Progress) {
         disk.counts.empty += bytes;
         Progress::add(&progress.bytes_done, bytes);
         Progress::add(&progress.bytes_empty, bytes);

@@ -11,12 +11,14 @@ use std::ops::Range;
 
 /// The next part of an input, in order.
 pub enum Part {
-    /// Clusters that the file has no data for.
-    Hole {
+    /// Clusters that need no reading.
+    Empty {
         /// First cluster.
         first: u64,
         /// How many.
         count: u64,
+        /// Holes, which the file has no data for, or zeros, where it says so.
+        child: Child,
     },
     /// Clusters to read.
     Run(Run),
@@ -43,7 +45,8 @@ pub struct Feed<'a> {
     clusters: u64,
     /// Clusters still to visit; the first range has begun at `next`.
     ranges: VecDeque<Range<u64>>,
-    extent: Option<Extent>,
+    /// The extent at hand, and what its clusters are where that is known.
+    extent: Option<(Extent, Option<Child>)>,
     parent: Option<Walker<'a>>,
     piece: Option<Piece>,
 }
@@ -86,9 +89,9 @@ impl<'a> Feed<'a> {
         self.next = self.next.max(range.start);
         let stop = range.end.min(self.clusters);
         let offset = self.next * self.cluster_bytes;
-        let extent = match self.extent.take().filter(|e| e.end > offset) {
+        let (extent, known) = match self.extent.take().filter(|(e, _)| e.end > offset) {
             Some(known) => known,
-            None => self.file.extent(offset)?,
+            None => self.extent_at(offset)?,
         };
         // A cluster is a hole only where no byte of it is data; past the end of the file there is none.
         let end = extent.end.min(self.size);
@@ -98,15 +101,16 @@ impl<'a> Feed<'a> {
             end / self.cluster_bytes
         };
         let whole = whole.min(stop);
-        self.extent = Some(extent);
-        if !extent.data && whole > self.next {
+        self.extent = Some((extent, known));
+        if let Some(child) = known.filter(|_| whole > self.next) {
             let first = std::mem::replace(&mut self.next, whole);
-            return Ok(Some(Part::Hole {
+            return Ok(Some(Part::Empty {
                 first,
                 count: whole - first,
+                child,
             }));
         }
-        let data_end = if extent.data {
+        let data_end = if known.is_none() {
             end.div_ceil(self.cluster_bytes)
         } else {
             self.next + 1
@@ -121,6 +125,19 @@ impl<'a> Feed<'a> {
         };
         self.next += count;
         Ok(Some(Part::Run(run)))
+    }
+
+    /// The extent at a byte, and what its clusters are where that is known.
+    fn extent_at(&self, offset: u64) -> Result<(Extent, Option<Child>)> {
+        let extent = self.file.extent(offset)?;
+        let known = if !extent.data {
+            Some(Child::Hole)
+        } else if self.file.is_zeros(&extent)? {
+            Some(Child::Zero)
+        } else {
+            None
+        };
+        Ok((extent, known))
     }
 
     /// The parent's children at `first .. first + count`, of as many leaves as that takes.

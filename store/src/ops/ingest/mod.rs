@@ -8,15 +8,18 @@
 //!
 //! Several inputs share one stream of batches, so that a group costs what one disk with all its bytes would.
 
+mod after;
 mod changed;
 mod commit;
 mod decide;
 mod feed;
 mod parents;
 mod scan;
+mod take;
 mod writer;
 
 pub(crate) use scan::is_zero;
+pub use take::{Arrived, Taker};
 pub(crate) use writer::NODE_FRAME_BYTES;
 pub use writer::{Writer, record_copy};
 
@@ -81,10 +84,20 @@ impl Writer<'_> {
     /// Takes the inputs in. Their clusters are in packs of this writer, or of packs and roots that it relies on, when
     /// this returns; `finish` makes that hold for good.
     pub fn ingest(&mut self, inputs: &[Input<'_>], progress: &Progress) -> Result<Vec<Ingested>> {
+        self.ingest_known(inputs, &|_| false, progress)
+    }
+
+    /// The same, where the change hints of the inputs that `known` says are not hints: nothing outside of them is read.
+    pub fn ingest_known(
+        &mut self,
+        inputs: &[Input<'_>],
+        known: &dyn Fn(usize) -> bool,
+        progress: &Progress,
+    ) -> Result<Vec<Ingested>> {
         let relied = self.relied();
         let mut inputs = inputs.to_vec();
         loop {
-            match self.try_ingest(&inputs, progress) {
+            match self.try_ingest(&inputs, known, progress) {
                 Err(e) if may_be_dropped(&e) && self.has_lost_parents(&mut inputs)? => {
                     self.start_over(relied.clone())?;
                 }
@@ -104,13 +117,18 @@ impl Writer<'_> {
         Ok(lost)
     }
 
-    fn try_ingest(&mut self, inputs: &[Input<'_>], progress: &Progress) -> Result<Vec<Ingested>> {
+    fn try_ingest(
+        &mut self,
+        inputs: &[Input<'_>],
+        known: &dyn Fn(usize) -> bool,
+        progress: &Progress,
+    ) -> Result<Vec<Ingested>> {
         let nodes = self.parent_nodes();
         let size = u64::from(self.geometry().cluster_bytes);
         let mut feeds = Vec::with_capacity(inputs.len());
         let mut disks = Vec::with_capacity(inputs.len());
         let mut audits = Vec::with_capacity(inputs.len());
-        for input in inputs {
+        for (i, input) in inputs.iter().enumerate() {
             // Before the first of its nodes is read: see `ParentNodes`.
             self.rely_on_root(input.parent.map(|p| p.root));
             let clusters = input.size.div_ceil(size);
@@ -118,8 +136,8 @@ impl Writer<'_> {
                 Some((parent, changed)) => {
                     let ranges = changed::ranges(input, parent, changed, size);
                     let random = self.random();
-                    let held =
-                        changed::audit(input, parent, &ranges, &*nodes, size, random, progress)?;
+                    let held = known(i)
+                        || changed::audit(input, parent, &ranges, &*nodes, size, random, progress)?;
                     held.then_some((parent, ranges))
                 }
                 None => None,

@@ -78,7 +78,7 @@ impl Batch {
                     };
                     let bytes = match &part {
                         Part::Run(run) => run.count * size,
-                        Part::Hole { .. } => 0,
+                        Part::Empty { .. } => 0,
                     };
                     self.parts.push(Scanned {
                         input,
@@ -127,7 +127,7 @@ impl Batch {
         for part in &mut self.parts {
             let bytes = match &part.part {
                 Part::Run(run) => run.count as usize * self.cluster_bytes,
-                Part::Hole { .. } => continue,
+                Part::Empty { .. } => continue,
             };
             let (own, others) = rest.split_at_mut(bytes);
             rest = others;

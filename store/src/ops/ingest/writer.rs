@@ -6,6 +6,7 @@
 
 use super::decide::{Encoder, Frame};
 use super::parents::ParentNodes;
+use crate::catalog::Catalog;
 use crate::codec::{EncodedFrame, FrameCodec, encode_frame};
 use crate::content::nodes::Nodes;
 use crate::content::suspects::{Distrusted, Suspects};
@@ -19,7 +20,7 @@ use crate::geometry::{Compression, Geometry};
 use crate::id::{Hash, PackName};
 use crate::index::Places;
 use crate::index::keeper::Keeper;
-use crate::log::Session;
+use crate::log::{Durability, Session};
 use crate::object::{Objects, Purse, Put};
 use crate::pack::writer::{PackBuilder, SealedPack};
 use crate::store::Store;
@@ -238,6 +239,14 @@ impl<'a> Writer<'a> {
     }
 
     fn next_name(&mut self) -> Result<PackName> {
+        let session = self.opened()?.id();
+        let n = self.packs_begun;
+        self.packs_begun += 1;
+        Ok(PackName { session, n })
+    }
+
+    /// The session, opened if it is not yet, with a claim on the roots that are relied on.
+    fn opened(&mut self) -> Result<&mut Session> {
         if self.session.is_none() {
             let roots = self.relied.roots.clone();
             // Roots that are gone already are found out when the operation ends.
@@ -261,17 +270,21 @@ impl<'a> Writer<'a> {
                 })?;
             self.session = Some(session);
         }
-        let session = self
-            .session
-            .as_ref()
-            .map(Session::id)
-            .ok_or_else(no_session)?;
-        let n = self.packs_begun;
-        self.packs_begun += 1;
-        Ok(PackName { session, n })
+        self.session.as_mut().ok_or_else(no_session)
     }
 
-    fn seal(&mut self, kind: PackKind) -> Result<()> {
+    /// Claims packs until the session ends.
+    pub(super) fn pin_packs(&mut self, packs: Vec<PackName>) -> Result<()> {
+        let (store, purse) = (self.store, self.purse);
+        let roots = vec![];
+        let op = Op::Pin { packs, roots };
+        let session = self.opened()?;
+        let plan = &mut |_: &Catalog| Ok(vec![op.clone()]);
+        store.log.commit(session, purse, Durability::Later, plan)?;
+        Ok(())
+    }
+
+    pub(super) fn seal(&mut self, kind: PackKind) -> Result<()> {
         let Some(pack) = self.slot(kind).take() else {
             return Ok(());
         };

@@ -110,6 +110,43 @@ impl<'a> Clusters<'a> {
         Err(last.unwrap_or_else(|| Error::corrupt("reading a cluster", why())))
     }
 
+    /// Bytes of decoded frames that are kept now.
+    pub fn cached_bytes(&self) -> usize {
+        self.frames.bytes()
+    }
+
+    /// The same if that takes no reading and no decoding; `false` otherwise, and for bytes that are not what they should be.
+    pub fn read_cached(&self, hash: &Hash, take: &mut dyn FnMut(&[u8])) -> bool {
+        let Some((name, at)) = self.tables().near(hash) else {
+            return false;
+        };
+        let item = usize::from(at.item);
+        let frame = self.frames.held((name, at.offset), item);
+        let bytes = frame.as_ref().and_then(|frame| frame.item(item));
+        match bytes.filter(|bytes| Hash::of(bytes) == *hash) {
+            Some(bytes) => take(bytes),
+            None => return false,
+        }
+        true
+    }
+
+    /// Decodes the frame with the cluster in it, unless it is the one in `last`, which it becomes. What is not to be had
+    /// is left to the read to complain about.
+    pub fn prefetch(&self, wish: &Wish<'_>, last: &mut Option<(PackName, u32)>) -> Result<()> {
+        let Some((name, at)) = self.locate(wish)? else {
+            return Ok(());
+        };
+        let key = (name, at.offset);
+        if last.replace(key) == Some(key) {
+            return Ok(());
+        }
+        let item = usize::from(at.item);
+        match self.frame(name, at, item, wish.more) {
+            Err(e) if !is_damage(&e) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     fn tables(&self) -> MutexGuard<'_, Tables> {
         lock(&self.tables)
     }
@@ -158,25 +195,34 @@ impl<'a> Clusters<'a> {
 
     /// The frame with the cluster in it, verified.
     fn cluster(&self, name: PackName, at: Location, wish: &Wish<'_>) -> Result<Arc<DecodedFrame>> {
+        let item = usize::from(at.item);
+        let frame = self.frame(name, at, item, wish.more)?;
+        let bytes = frame.item(item);
+        if bytes.is_some_and(|bytes| Hash::of(bytes) == wish.hash) {
+            return Ok(frame);
+        }
+        self.frames.forget((name, at.offset));
+        let e = Error::corrupt("reading a cluster", "its bytes do not have its hash");
+        Err(located(e, &*self.store.objects, name, at.frame()))
+    }
+
+    /// A frame with at least `item` and, where it must be decoded, `more` behind it.
+    fn frame(
+        &self,
+        name: PackName,
+        at: Location,
+        item: usize,
+        more: usize,
+    ) -> Result<Arc<DecodedFrame>> {
         let objects = &*self.store.objects;
         let size = self.store.geometry().cluster_bytes;
-        let item = usize::from(at.item);
         let mut load = |items| {
             let bytes = read_frame(objects, name, at.frame())?;
             decode_clusters(size, &bytes, items, Vec::new())
                 .map_err(|e| located(e, objects, name, at.frame()))
         };
-        let key = (name, at.offset);
-        let frame = self
-            .frames
-            .get(key, item, item + 1 + wish.more, &mut load)?;
-        let bytes = frame.item(item);
-        if bytes.is_some_and(|bytes| Hash::of(bytes) == wish.hash) {
-            return Ok(frame);
-        }
-        self.frames.forget(key);
-        let e = Error::corrupt("reading a cluster", "its bytes do not have its hash");
-        Err(located(e, objects, name, at.frame()))
+        let first = item.saturating_add(1).saturating_add(more);
+        self.frames.get((name, at.offset), item, first, &mut load)
     }
 
     /// Another copy is wanted.

@@ -5,19 +5,24 @@
 
 mod clusters;
 mod extents;
+mod pieces;
 
 pub use extents::{Extent, Extents};
+pub use pieces::{ClusterRun, ClusterRuns};
 
 use crate::content::nodes::Nodes;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::Content;
 use crate::format::manifest::Child;
 use crate::id::Hash;
+use crate::manifest::diff::{Side, diff_within};
 use crate::manifest::walk::{Piece, Walker};
+use crate::ops::diff::{ChangedExtent, extend};
 use crate::ops::restore::Pin;
 use crate::store::Store;
 use clusters::{Clusters, Wish};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Clusters around a wanted one that are looked up with it where all tables must be searched.
@@ -35,7 +40,7 @@ pub struct Reader<'a> {
 pub struct View<'a> {
     reader: Arc<Reader<'a>>,
     content: Content,
-    _pin: Option<Pin<'a>>,
+    _pin: Option<Arc<Pin<'a>>>,
 }
 
 impl Store {
@@ -56,19 +61,44 @@ impl Store {
 }
 
 impl<'a> Reader<'a> {
-    /// A view of contents that a snapshot or head names now.
-    pub fn view(self: &Arc<Self>, content: Content) -> Result<View<'a>> {
-        // ORDER: the pin, then the packs: what is pinned is in packs that are live from then on, or in what they became.
-        let pin = self.store.pin(&[content])?;
+    /// Bytes of decoded frames that are kept now.
+    pub fn cached_bytes(&self) -> usize {
+        self.clusters.cached_bytes()
+    }
+
+    /// The same without a pin, of contents that the caller knows to be kept: the head of a volume that it has locked.
+    pub(crate) fn view_of_kept(self: &Arc<Self>, content: Content) -> Result<View<'a>> {
         self.clusters.follow(&self.store.catalog())?;
-        let view = View {
+        Ok(View {
             reader: self.clone(),
             content,
-            _pin: pin,
+            _pin: None,
+        })
+    }
+
+    /// A view of contents that a snapshot or head names now.
+    pub fn view(self: &Arc<Self>, content: Content) -> Result<View<'a>> {
+        let mut one = self.views(&[content])?;
+        one.pop()
+            .ok_or_else(|| Error::invalid("reading a disk", "there is none"))
+    }
+
+    /// Views of several, in order, that one pin keeps.
+    pub fn views(self: &Arc<Self>, contents: &[Content]) -> Result<Vec<View<'a>>> {
+        // ORDER: the pin, then the packs: what is pinned is in packs that are live from then on, or in what they became.
+        let pin = self.store.pin(contents)?.map(Arc::new);
+        self.clusters.follow(&self.store.catalog())?;
+        let view = |content: &Content| {
+            let view = View {
+                reader: self.clone(),
+                content: *content,
+                _pin: pin.clone(),
+            };
+            // What cannot be read at all is found now.
+            view.walker().map_err(|e| view.explained(e))?;
+            Ok(view)
         };
-        // What cannot be read at all is found now.
-        view.walker().map_err(|e| view.explained(e))?;
-        Ok(view)
+        contents.iter().map(view).collect()
     }
 }
 
@@ -93,6 +123,41 @@ impl View<'_> {
         Ok(len)
     }
 
+    /// Fills `buf`, zeros behind the end, if everything that it takes is in memory and nobody is at work on it; `false`
+    /// otherwise, and then `buf` means nothing.
+    pub fn read_cached(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        let left = self.content.size.saturating_sub(offset);
+        let len = left.min(buf.len() as u64) as usize;
+        let (buf, behind) = buf.split_at_mut(len);
+        behind.fill(0);
+        if buf.is_empty() {
+            return Ok(true);
+        }
+        let (nodes, size) = (self.reader.nodes.in_memory(), self.cluster_bytes());
+        let clusters = self.content.size.div_ceil(size);
+        let in_memory = |e: &Error| e.kind() != ErrorKind::Busy;
+        let mut walker = match Walker::new(&nodes, self.content.root, clusters) {
+            Err(e) if !in_memory(&e) => return Ok(false),
+            walker => walker?,
+        };
+        for (cluster, skip, range) in pieces(offset, buf.len(), size) {
+            let into = &mut buf[range];
+            let n = into.len();
+            match walker.lookup(cluster) {
+                Err(e) if !in_memory(&e) => return Ok(false),
+                Err(e) => return Err(self.explained(e)),
+                Ok(Child::Hash(hash)) => {
+                    let mut copy = |bytes: &[u8]| into.copy_from_slice(&bytes[skip..skip + n]);
+                    if !self.reader.clusters.read_cached(&hash, &mut copy) {
+                        return Ok(false);
+                    }
+                }
+                Ok(Child::Hole | Child::Zero) => into.fill(0),
+            }
+        }
+        Ok(true)
+    }
+
     /// What lies between two bytes, in order, neighbours of one kind as one extent. Reads manifest nodes as it goes, no
     /// clusters. Ends with the contents.
     pub fn extents(&self, offset: u64, length: u64) -> Result<Extents<'_>> {
@@ -101,19 +166,68 @@ impl View<'_> {
         Ok(Extents::new(walker, offset..end, self.cluster_bytes()))
     }
 
+    /// Where this differs from `base`, from the manifests alone, in the clusters that a range of bytes touches; neighbours
+    /// of one kind as one extent. Whoever asks keeps gc from `base`. Takes memory for every change in the range.
+    pub fn changed_since(
+        &self,
+        base: Content,
+        offset: u64,
+        length: u64,
+    ) -> Result<Vec<ChangedExtent>> {
+        let size = self.cluster_bytes();
+        let side = |content: Content| Side {
+            nodes: &self.reader.nodes,
+            root: content.root,
+            clusters: content.size.div_ceil(size),
+        };
+        let end = offset.saturating_add(length).min(self.content.size);
+        let range = offset / size..end.div_ceil(size);
+        let mut extents = Vec::new();
+        let (old, new) = (side(base), side(self.content));
+        diff_within(old, new, range.clone(), &mut |mut change| {
+            let end = (change.first + change.count).min(range.end);
+            change.first = change.first.max(range.start);
+            change.count = end - change.first;
+            extend(&mut extents, change, size, self.content.size);
+            Ok(())
+        })
+        .map_err(|e| self.reader.store.or_unkept(e, &[base, self.content]))?;
+        Ok(extents)
+    }
+
+    /// Fetches and decodes what a range needs, as far as it is not in memory, so that reads find it there. Hands nothing
+    /// out and so checks no hash.
+    pub fn prefetch(&self, offset: u64, length: u64) -> Result<()> {
+        let size = self.cluster_bytes();
+        let end = offset.saturating_add(length).min(self.content.size);
+        let mut walker = self.walker()?;
+        let mut last = None;
+        for cluster in offset / size..end.div_ceil(size) {
+            let Child::Hash(hash) = walker.lookup(cluster)? else {
+                continue;
+            };
+            let wish = Wish {
+                hash,
+                // A frame that is wanted beforehand is wanted whole.
+                more: usize::MAX >> 1,
+                around: &|| self.around(cluster),
+            };
+            self.reader.clusters.prefetch(&wish, &mut last)?;
+        }
+        Ok(())
+    }
+
     fn fill(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         if buf.is_empty() {
             return Ok(());
         }
         let size = self.cluster_bytes();
         let mut walker = self.walker()?;
-        let mut done = 0;
-        while done < buf.len() {
-            let at = offset + done as u64;
-            let (cluster, skip) = (at / size, (at % size) as usize);
-            let n = (size as usize - skip).min(buf.len() - done);
-            let behind = (buf.len() - done - n).div_ceil(size as usize);
-            let into = &mut buf[done..done + n];
+        let len = buf.len();
+        for (cluster, skip, range) in pieces(offset, len, size) {
+            let behind = (len - range.end).div_ceil(size as usize);
+            let into = &mut buf[range];
+            let n = into.len();
             match walker.lookup(cluster)? {
                 Child::Hash(hash) => {
                     let wish = Wish {
@@ -126,7 +240,6 @@ impl View<'_> {
                 }
                 Child::Hole | Child::Zero => into.fill(0),
             }
-            done += n;
         }
         Ok(())
     }
@@ -155,13 +268,27 @@ impl View<'_> {
         Walker::new(&self.reader.nodes, self.content.root, clusters)
     }
 
-    fn cluster_bytes(&self) -> u64 {
+    /// Bytes of a cluster: nothing in it is finer.
+    pub fn cluster_bytes(&self) -> u64 {
         u64::from(self.reader.store.geometry().cluster_bytes)
     }
 
-    fn explained(&self, e: crate::error::Error) -> crate::error::Error {
+    fn explained(&self, e: Error) -> Error {
         self.reader.store.or_unkept(e, &[self.content])
     }
+}
+
+/// The clusters that `len` bytes at `offset` lie in: number, bytes to skip in it, and where the rest goes.
+fn pieces(offset: u64, len: usize, size: u64) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let at = offset + done as u64;
+        let (cluster, skip) = (at / size, (at % size) as usize);
+        let n = (size as usize - skip).min(len - done);
+        let range = done..done + n;
+        done += n;
+        (n > 0).then_some((cluster, skip, range))
+    })
 }
 
 impl fmt::Debug for View<'_> {

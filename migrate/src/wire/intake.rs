@@ -1,0 +1,586 @@
+//! The receiving side of a bundle and of a sync: what the messages say, taken in, and one entry at the end.
+
+use super::edits::Edits;
+use super::message::{Base, Device, Message, Plan, Step};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use stillpoint_store::catalog::Catalog;
+use stillpoint_store::format::entry::{Content, Op};
+use stillpoint_store::format::manifest::Child;
+use stillpoint_store::format::snapshot::SnapshotRecord;
+use stillpoint_store::id::{Hash, Uid};
+use stillpoint_store::log::salvage::DEVICE_LABEL;
+use stillpoint_store::ops::ingest::{Arrived, Taker};
+use stillpoint_store::progress::Progress;
+use stillpoint_store::store::Store;
+use stillpoint_store::{Error, ErrorKind, Result};
+
+const DOING: &str = "receiving snapshots";
+/// LIMIT: bytes of all records and devices, which one log entry must hold.
+const RECORDS_BYTES_MAX: usize = 32 << 20;
+/// LIMIT: hashes that are remembered as missing; those beyond are asked for the next time.
+pub const MISSING_MAX: usize = 1 << 20;
+
+/// What became of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Snapshots that are there now and were not before.
+    pub snapshots: Vec<Taken>,
+    /// Snapshots that were there already.
+    pub already: u64,
+    /// Snapshots deleted, since the sender does not have them.
+    pub deleted: Vec<Taken>,
+    /// Clusters that the store lacked.
+    pub clusters: u64,
+    /// Bytes that they take in packs.
+    pub stored_bytes: u64,
+}
+
+/// A snapshot that came or went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The device's name here.
+    pub device: String,
+    /// Its uid.
+    pub uid: Uid,
+    /// Its id here.
+    pub id: Vec<u8>,
+    /// Its name.
+    pub name: Vec<u8>,
+    /// The id that it had at the sender, where that was taken.
+    pub renumbered: Option<Vec<u8>>,
+}
+
+/// How the end was.
+pub enum Finished {
+    /// Everything is there, in one entry.
+    Done(Outcome),
+    /// These clusters are neither here nor did they come; nothing was committed. What came is kept.
+    Lacking {
+        /// Sorted.
+        hashes: Vec<Hash>,
+        /// All of them, also those that were too many to remember.
+        count: u64,
+    },
+}
+
+/// Contents that are being told.
+struct Open {
+    step: Step,
+    now: Content,
+    /// A change could not be made, since a cluster is missing: the rest is only looked through.
+    given_up: bool,
+}
+
+/// See the module.
+pub struct Intake<'a> {
+    store: &'a Store,
+    taker: Taker<'a>,
+    /// Names that devices are given here.
+    renames: BTreeMap<String, String>,
+    plan: Plan,
+    devices: Vec<Device>,
+    records: Vec<SnapshotRecord>,
+    uids: HashSet<Uid>,
+    records_bytes: usize,
+    open: Option<Open>,
+    /// Roots of contents that are here whole: reachable, or taken in.
+    whole: HashSet<Hash>,
+    windows: u32,
+    missing: BTreeSet<Hash>,
+    missing_count: u64,
+    clusters: u64,
+}
+
+impl<'a> Intake<'a> {
+    /// Nothing is written before something arrives that the store lacks. `renames`: devices that get another name here.
+    pub fn new(store: &'a Store, renames: BTreeMap<String, String>) -> Result<Self> {
+        Ok(Self {
+            store,
+            taker: Taker::new(store)?,
+            renames,
+            plan: Plan::default(),
+            devices: Vec::new(),
+            records: Vec::new(),
+            uids: HashSet::new(),
+            records_bytes: 0,
+            open: None,
+            whole: HashSet::new(),
+            windows: 0,
+            missing: BTreeSet::new(),
+            missing_count: 0,
+            clusters: 0,
+        })
+    }
+
+    /// Whether nothing is to be stored.
+    pub fn is_dry_run(&self) -> bool {
+        self.plan.dry_run
+    }
+
+    /// Clusters asked for that have not arrived.
+    pub fn awaited(&self) -> usize {
+        self.taker.awaited()
+    }
+
+    /// What is common to all streams; the rest is the caller's.
+    pub fn take(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Plan(plan) => {
+                self.plan = plan;
+                Ok(())
+            }
+            Message::Base(base) => self.base(&base),
+            Message::Device(device) => self.device(device),
+            Message::Snapshot(record) => self.snapshot(record),
+            Message::Content(step) => self.begin(step),
+            Message::ContentEnd => self.end(),
+            Message::Failed(failed) => Err(failed.error()),
+            other => Err(other.out_of_turn()),
+        }
+    }
+
+    fn base(&mut self, base: &Base) -> Result<()> {
+        if self.store.catalog().reachable(&base.content.root) {
+            self.rely_on(base.content.root);
+            return Ok(());
+        }
+        let why = format!("it builds on {}, which this store does not have", base.name);
+        let hint = "send it without --since, or since a snapshot that both stores have";
+        Err(Error::new(ErrorKind::Refused, DOING).detail(why).hint(hint))
+    }
+
+    fn rely_on(&mut self, root: Hash) {
+        if self.whole.insert(root) {
+            self.taker.rely_on(root);
+        }
+    }
+
+    fn device(&mut self, mut device: Device) -> Result<()> {
+        self.count_bytes(device.name.len() + 16 * device.snapshots.len())?;
+        let catalog = self.store.catalog();
+        if let Some(known) = catalog.device(&device.uid) {
+            check_unmarked(known.in_goto.is_some(), &known.name)?;
+            device.name.clone_from(&known.name);
+        } else {
+            if let Some(name) = self.renames.get(&device.name) {
+                device.name.clone_from(name);
+            }
+            stillpoint_api::check_device_name(&device.name)?;
+            check_free(&catalog, &device)?;
+        }
+        if self
+            .devices
+            .iter()
+            .any(|d| d.uid == device.uid || d.name == device.name)
+        {
+            return Err(Error::corrupt(DOING, "a device comes twice"));
+        }
+        self.devices.push(device);
+        Ok(())
+    }
+
+    fn snapshot(&mut self, mut record: SnapshotRecord) -> Result<()> {
+        let extra = record.extra.len() + record.id.len() + record.name.len();
+        let labels: usize = record.labels.iter().map(|(k, v)| k.len() + v.len()).sum();
+        self.count_bytes(256 + extra + labels)?;
+        let Some(device) = self.devices.iter().find(|d| d.uid == record.device) else {
+            return Err(Error::corrupt(
+                DOING,
+                "a snapshot is of no device that came",
+            ));
+        };
+        if !self.uids.insert(record.uid) {
+            return Err(Error::corrupt(DOING, "a snapshot comes twice"));
+        }
+        if record.labels.contains_key(DEVICE_LABEL) {
+            record
+                .labels
+                .insert(DEVICE_LABEL.into(), device.name.clone());
+        }
+        let catalog = self.store.catalog();
+        if let Some(known) = catalog.snapshot(&record.uid) {
+            let (ours, theirs) = (&known.record, &record);
+            if ours.content != theirs.content || ours.vm_state != theirs.vm_state {
+                let why = format!("snapshot {} is here with other contents", record.uid);
+                return Err(Error::corrupt(DOING, why));
+            }
+        }
+        for root in record.roots().filter(|root| catalog.reachable(root)) {
+            self.rely_on(root);
+        }
+        self.records.push(record);
+        Ok(())
+    }
+
+    fn count_bytes(&mut self, more: usize) -> Result<()> {
+        self.records_bytes += more;
+        if self.records_bytes <= RECORDS_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::LimitExceeded, DOING)
+            .detail("there are more snapshots than one log entry can hold")
+            .hint("send them a device, or some snapshots, at a time"))
+    }
+
+    fn begin(&mut self, step: Step) -> Result<()> {
+        if self.open.is_some() {
+            return Err(Error::corrupt(
+                DOING,
+                "contents begin before the ones before them end",
+            ));
+        }
+        let mut given_up = false;
+        let now = match step.base {
+            Some(base) if self.whole.contains(&base.root) => base,
+            // What it builds on is among what could not be taken in.
+            Some(base) if self.missing_count > 0 => {
+                given_up = true;
+                base
+            }
+            Some(_) => {
+                return Err(Error::corrupt(DOING, "contents build on what did not come"));
+            }
+            None if self.plan.dry_run => Content {
+                root: Hash([0; 32]),
+                size: 0,
+            },
+            None => self.taker.empty(step.content.size)?,
+        };
+        self.open = Some(Open {
+            step,
+            now,
+            given_up,
+        });
+        Ok(())
+    }
+
+    /// Changes of which all clusters are here or were asked for; returns for each hash whether it was asked for now.
+    pub fn ask(&mut self, edits: &Edits) -> Result<Vec<bool>> {
+        self.check_window(edits)?;
+        let lacking = self.taker.ask(&edits.hashes())?;
+        self.apply(edits)?;
+        Ok(lacking)
+    }
+
+    /// Changes whose clusters came before them, if they came.
+    pub fn check(&mut self, edits: &Edits) -> Result<()> {
+        self.check_window(edits)?;
+        let missing = self.taker.missing(&edits.hashes())?;
+        if !missing.is_empty() {
+            if let Some(open) = &mut self.open {
+                open.given_up = true;
+            }
+            for hash in missing {
+                if self.missing.len() < MISSING_MAX {
+                    self.missing_count += u64::from(self.missing.insert(hash));
+                } else {
+                    self.missing_count += u64::from(!self.missing.contains(&hash));
+                }
+            }
+        }
+        self.apply(edits)
+    }
+
+    fn check_window(&mut self, edits: &Edits) -> Result<()> {
+        if edits.window != self.windows {
+            return Err(Error::corrupt(DOING, "a window is missing"));
+        }
+        self.windows = self.windows.wrapping_add(1);
+        Ok(())
+    }
+
+    fn apply(&mut self, edits: &Edits) -> Result<()> {
+        let Some(open) = &mut self.open else {
+            return Err(Error::corrupt(DOING, "changes of no contents"));
+        };
+        if open.given_up || self.plan.dry_run {
+            return Ok(());
+        }
+        let size = open.step.content.size;
+        open.now = self
+            .taker
+            .edit(open.now, size, edits.runs.iter().copied())?;
+        // What was found here and is counted on now must not go while the rest is on its way.
+        self.taker.hold()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let Some(open) = self.open.take() else {
+            return Err(Error::corrupt(DOING, "contents end that did not begin"));
+        };
+        if open.given_up {
+            return Ok(());
+        }
+        if !self.plan.dry_run {
+            // Without any change the size may still be another.
+            let now = if open.now.size == open.step.content.size {
+                open.now
+            } else {
+                let none = std::iter::empty();
+                self.taker.edit(open.now, open.step.content.size, none)?
+            };
+            if now.root != open.step.content.root {
+                let why = "the manifest that was told is not the one that the snapshot names";
+                return Err(Error::corrupt(DOING, why));
+            }
+        }
+        self.whole.insert(open.step.content.root);
+        Ok(())
+    }
+
+    /// A frame, of which what was asked for is stored.
+    pub fn answer(&mut self, frame: Arrived, progress: &Progress) -> Result<()> {
+        let before = self.taker.stored_bytes();
+        let kept = self.taker.answer(frame)?;
+        self.count(kept, before, progress);
+        Ok(())
+    }
+
+    /// A frame, of which what the store lacks is stored.
+    pub fn offer(&mut self, frame: Arrived, progress: &Progress) -> Result<()> {
+        let before = self.taker.stored_bytes();
+        let kept = self.taker.offer(frame)?;
+        self.count(kept, before, progress);
+        Ok(())
+    }
+
+    fn count(&mut self, kept: u64, before: u64, progress: &Progress) {
+        self.clusters += kept;
+        let bytes = kept * u64::from(self.store.geometry().cluster_bytes);
+        Progress::add(&progress.bytes_done, bytes);
+        Progress::add(&progress.bytes_stored, self.taker.stored_bytes() - before);
+    }
+
+    /// Clusters that would have come: a dry run leaves nothing.
+    pub fn dry(self, asked: u64) -> Result<Outcome> {
+        let catalog = self.store.catalog();
+        let mut outcome = Outcome {
+            clusters: asked,
+            ..Outcome::default()
+        };
+        let mut draft = self.draft();
+        draft.ops(&catalog, &mut outcome)?;
+        self.taker.discard()?;
+        Ok(outcome)
+    }
+
+    /// One durable entry with all snapshots, unless something is missing.
+    pub fn finish(mut self) -> Result<Finished> {
+        if self.open.is_some() {
+            return Err(Error::corrupt(DOING, "it ends in the middle of contents"));
+        }
+        if self.missing_count > 0 {
+            let hashes = std::mem::take(&mut self.missing).into_iter().collect();
+            let count = self.missing_count;
+            self.taker.keep()?;
+            return Ok(Finished::Lacking { hashes, count });
+        }
+        let catalog = self.store.catalog();
+        let new = |r: &&SnapshotRecord| catalog.snapshot(&r.uid).is_none();
+        let untold = |r: &&SnapshotRecord| r.roots().any(|root| !self.whole.contains(&root));
+        if self.records.iter().filter(new).any(|r| untold(&r)) {
+            return Err(Error::corrupt(DOING, "a snapshot's contents did not come"));
+        }
+        let mut draft = self.draft();
+        let mut outcome = Outcome::default();
+        if draft.ops(&catalog, &mut outcome)?.is_empty() {
+            self.taker.discard()?;
+            return Ok(Finished::Done(outcome));
+        }
+        let fresh: Vec<SnapshotRecord> = self.records.iter().filter(new).cloned().collect();
+        self.taker.commit(&fresh, &mut |catalog| {
+            outcome = Outcome::default();
+            draft.ops(catalog, &mut outcome)
+        })?;
+        outcome.clusters = self.clusters;
+        outcome.stored_bytes = self.taker.stored_bytes();
+        Ok(Finished::Done(outcome))
+    }
+
+    /// Gives up; what arrived is found by the next try.
+    pub fn keep(self) -> Result<()> {
+        if self.plan.dry_run {
+            return self.taker.discard();
+        }
+        self.taker.keep()
+    }
+
+    fn draft(&self) -> Draft {
+        Draft {
+            mirror: self.plan.mirror,
+            devices: self.devices.clone(),
+            records: self.records.clone(),
+            whole: self.whole.clone(),
+        }
+    }
+}
+
+fn check_unmarked(in_goto: bool, name: &str) -> Result<()> {
+    if !in_goto {
+        return Ok(());
+    }
+    Err(
+        Error::new(ErrorKind::Refused, format!("using device {name:?}"))
+            .detail("a goto on it was cut off; its image is partly written")
+            .hint("`still goto --finish` completes it, `still goto --undo` takes it back"),
+    )
+}
+
+fn check_free(catalog: &Catalog, device: &Device) -> Result<()> {
+    if catalog.device_named(&device.name).is_none() {
+        return Ok(());
+    }
+    let why = format!("there is another device {:?} here", device.name);
+    let hint = format!("give it another name here with --as {}=NAME", device.name);
+    Err(Error::new(ErrorKind::AlreadyExists, DOING)
+        .detail(why)
+        .hint(hint))
+}
+
+/// What the entry is to say, worked out for each state that it is tried on.
+struct Draft {
+    mirror: bool,
+    devices: Vec<Device>,
+    records: Vec<SnapshotRecord>,
+    whole: HashSet<Hash>,
+}
+
+impl Draft {
+    fn ops(&mut self, catalog: &Catalog, outcome: &mut Outcome) -> Result<Vec<Op>> {
+        let mut ops = Vec::new();
+        for device in &self.devices {
+            if let Some(known) = catalog.device(&device.uid) {
+                check_unmarked(known.in_goto.is_some(), &known.name)?;
+                continue;
+            }
+            check_free(catalog, device)?;
+            ops.push(Op::PutDevice {
+                uid: device.uid,
+                name: device.name.clone(),
+                attachment: None,
+            });
+        }
+        let mut ids = Ids::new(catalog);
+        for record in &self.records {
+            if catalog.snapshot(&record.uid).is_some() {
+                outcome.already += 1;
+                continue;
+            }
+            let mut record = record.clone();
+            let old = ids.assign(&mut record);
+            outcome.snapshots.push(self.taken(&record, old));
+            let known = catalog.device(&record.device);
+            ops.push(Op::PutSnapshot {
+                gotos_begun: known.map_or(0, |d| d.gotos_begun),
+                record,
+            });
+        }
+        let put: HashSet<Uid> = outcome.snapshots.iter().map(|s| s.uid).collect();
+        ops.extend(
+            self.devices
+                .iter()
+                .filter_map(|d| self.head(catalog, d, &put)),
+        );
+        if self.mirror {
+            self.mirrored(catalog, &mut ops, outcome);
+        }
+        Ok(ops)
+    }
+
+    fn taken(&self, record: &SnapshotRecord, renumbered: Option<Vec<u8>>) -> Taken {
+        let device = self.devices.iter().find(|d| d.uid == record.device);
+        Taken {
+            device: device.map(|d| d.name.clone()).unwrap_or_default(),
+            uid: record.uid,
+            id: record.id.clone(),
+            name: record.name.clone(),
+            renumbered,
+        }
+    }
+
+    /// A snapshot that is put becomes the base of its device, which is what a change map is believed to be relative to: what
+    /// the device holds here did not change by it, so the base that it had is put back. A device that is new here has what
+    /// it has at the sender; one that mirrors the sender's too, if it stands for no image.
+    fn head(&self, catalog: &Catalog, device: &Device, put: &HashSet<Uid>) -> Option<Op> {
+        let known = catalog.device(&device.uid);
+        let follows = known.is_none_or(|d| self.mirror && d.attachment.is_none());
+        let there = |base: &Uid| put.contains(base) || catalog.snapshot(base).is_some();
+        let theirs = device
+            .head
+            .filter(|(c, _)| follows && self.whole.contains(&c.root));
+        let (head, base) = match (theirs, known) {
+            (Some((content, base)), _) => (Some(content), base.filter(there)),
+            (None, Some(known)) => (known.head, known.base),
+            (None, None) => (None, None),
+        };
+        let touched = known.is_none_or(|d| (d.head, d.base) != (head, base))
+            || self
+                .records
+                .iter()
+                .any(|r| r.device == device.uid && put.contains(&r.uid));
+        touched.then_some(Op::PutHead {
+            uid: device.uid,
+            head,
+            base,
+        })
+    }
+
+    fn mirrored(&self, catalog: &Catalog, ops: &mut Vec<Op>, outcome: &mut Outcome) {
+        for device in &self.devices {
+            let theirs: HashSet<&Uid> = device.snapshots.iter().collect();
+            for snapshot in catalog.snapshots_of(&device.uid) {
+                if !theirs.contains(&snapshot.record.uid) {
+                    let uid = snapshot.record.uid;
+                    ops.push(Op::DeleteSnapshot { uid });
+                    outcome.deleted.push(self.taken(&snapshot.record, None));
+                }
+            }
+        }
+    }
+}
+
+/// The ids of the snapshots of each device: a snapshot keeps its id unless another of its device has it here.
+struct Ids<'c> {
+    catalog: &'c Catalog,
+    devices: BTreeMap<Uid, (HashSet<Vec<u8>>, u64)>,
+}
+
+impl<'c> Ids<'c> {
+    fn new(catalog: &'c Catalog) -> Self {
+        let devices = BTreeMap::new();
+        Self { catalog, devices }
+    }
+
+    /// Gives the record another id where its own is taken, and returns that.
+    fn assign(&mut self, record: &mut SnapshotRecord) -> Option<Vec<u8>> {
+        let catalog = self.catalog;
+        let (taken, next) = self.devices.entry(record.device).or_insert_with(|| {
+            let all = catalog.snapshots_of(&record.device);
+            let ids = all.iter().map(|s| s.record.id.clone()).collect();
+            let next = catalog.device(&record.device).map_or(1, |d| d.next_id);
+            (ids, next)
+        });
+        let mut old = None;
+        if taken.contains(&record.id) {
+            while taken.contains(next.to_string().as_bytes()) {
+                *next = next.saturating_add(1);
+            }
+            old = Some(std::mem::replace(
+                &mut record.id,
+                next.to_string().into_bytes(),
+            ));
+        }
+        taken.insert(record.id.clone());
+        old
+    }
+}
+
+/// The clusters of a window, for those who count them.
+pub fn data_clusters(edits: &Edits) -> u64 {
+    edits
+        .runs
+        .iter()
+        .filter(|r| matches!(r.child, Child::Hash(_)))
+        .count() as u64
+}

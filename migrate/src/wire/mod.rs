@@ -1,0 +1,13 @@
+//! What travels between stores: a chain of checksummed messages, the same in a file and over a pipe. See FORMAT.md 1.
+
+pub mod ahead;
+pub mod edits;
+pub mod intake;
+pub mod message;
+pub mod outgoing;
+pub mod plan;
+pub mod stream;
+
+pub use intake::{Intake, Outcome, Taken};
+pub use message::Message;
+pub use stream::{Incoming, Outgoing, Preamble, Purpose, Side};

@@ -1,0 +1,687 @@
+//! Images in and out of the real program, judged by the real qemu-img. 100 random images; 3000 with `STILL_ROUNDS=full`, any
+//! number with `STILL_ROUNDS=<n>`.
+
+mod support;
+
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+use support::{Dice, Home, files_below, has, hash_of, make_image, run, tool};
+
+const QEMU: [&str; 3] = ["qemu-img", "qemu-io", "qemu-nbd"];
+
+/// A program of qemu-utils in the folder of the home; what it printed.
+#[track_caller]
+fn qemu(home: &Home, program: &str, arguments: &[&str]) -> String {
+    let mut command = tool(program);
+    command.current_dir(home.path("")).args(arguments);
+    run(&mut command).code(0).text().to_owned()
+}
+
+#[track_caller]
+fn img(home: &Home, arguments: &[&str]) -> String {
+    qemu(home, "qemu-img", arguments)
+}
+
+/// Commands of qemu-io on a qcow2; what QEMU cannot do, such as compressing a cluster again, is left out.
+fn scribble(home: &Home, image: &str, commands: &[String]) {
+    let mut command = tool("qemu-io");
+    command.current_dir(home.path("")).args(["-f", "qcow2"]);
+    for one in commands {
+        command.args(["-c", one]);
+    }
+    let ran = run(command.arg(image));
+    assert!(ran.status.code().is_some(), "{}", ran.story());
+}
+
+/// Random writes, zeros and discards.
+fn scribbles(dice: &mut Dice, size: u64, cluster: u64, n: u64) -> Vec<String> {
+    let one = |dice: &mut Dice| {
+        let len = (512 << dice.below(10)).min(size);
+        let at = dice.below(size - len + 1) & !511;
+        let byte = dice.below(250) + 1;
+        match dice.below(5) {
+            0 => format!("write -z {at} {len}"),
+            1 => format!("discard {at} {len}"),
+            2 | 3 => format!("write -P {byte} {at} {len}"),
+            _ => {
+                let at = dice.below(size / cluster) * cluster;
+                format!("write -c -P {byte} {at} {cluster}")
+            }
+        }
+    };
+    (0..n).map(|_| one(dice)).collect()
+}
+
+/// `snapshot -l` without the padding.
+fn list(home: &Home, image: &str) -> Vec<String> {
+    let said = img(home, &["snapshot", "-l", image]);
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    said.lines().map(words).collect()
+}
+
+/// Names of the snapshots of a device, in order.
+fn names(home: &Home, device: &str) -> Vec<String> {
+    let listed = home.json(&["list", "--device", device]);
+    let all = listed["snapshots"].as_array().expect("an array").iter();
+    all.map(|s| s["name"].as_str().expect("text").to_owned())
+        .collect()
+}
+
+/// The states of the device are what QEMU reads of the image.
+#[track_caller]
+fn holds_what_qemu_reads(home: &Home, device: &str, image: &str) {
+    let in_image = list(home, image);
+    let in_image: Vec<&str> = in_image
+        .iter()
+        .filter_map(|l| l.split(' ').nth(1))
+        .collect();
+    // The store names a snapshot of an image without any.
+    let known = |name: &String| in_image.contains(&name.as_str());
+    for name in names(home, device).into_iter().filter(known) {
+        let option = format!("snapshot.name={name}");
+        let oracle = ["convert", "-f", "qcow2", "-O", "raw", "-l"];
+        img(
+            home,
+            &[&oracle[..], &[&option, image, "oracle.raw"]].concat(),
+        );
+        // QEMU reads as many bytes as the disk has now.
+        home.ok(&["export", &format!("{device}@{name}"), "ours.raw", "--quiet"]);
+        let ours = fs::read(home.path("ours.raw")).expect("it was exported");
+        let theirs = fs::read(home.path("oracle.raw")).expect("it was converted");
+        let len = ours.len().min(theirs.len());
+        assert!(ours[..len] == theirs[..len], "{image}: snapshot {name}");
+        fs::remove_file(home.path("ours.raw")).expect("it is there");
+    }
+    img(
+        home,
+        &["convert", "-f", "qcow2", "-O", "raw", image, "oracle.raw"],
+    );
+    assert_eq!(
+        home.export(device),
+        hash_of(&home.path("oracle.raw")),
+        "{image}"
+    );
+}
+
+/// Gives the first snapshot what only a running VM would.
+fn pretend_savevm(image: &Path, vm_state: u64) {
+    let file = fs::File::options().read(true).write(true).open(image);
+    let file = file.expect("it is there");
+    let mut at = [0; 8];
+    file.read_exact_at(&mut at, 64).expect("a header");
+    let at = u64::from_be_bytes(at);
+    let put = |offset, bytes: &[u8]| file.write_all_at(bytes, at + offset).expect("written");
+    put(16, &1_000_000_001_u32.to_be_bytes());
+    put(20, &123_456_789_u32.to_be_bytes());
+    put(24, &98_765_432_100_u64.to_be_bytes());
+    put(32, &(vm_state as u32).to_be_bytes());
+    put(40, &vm_state.to_be_bytes());
+    put(56, &4242_u64.to_be_bytes());
+}
+
+#[track_caller]
+fn works_for_qemu(home: &Home, image: &str) {
+    let check = || img(home, &["check", "-q", "-f", "qcow2", image]);
+    check();
+    for line in list(home, image).iter().skip(2) {
+        let name = line.split(' ').nth(1).expect("a name");
+        img(home, &["snapshot", "-a", name, image]);
+        check();
+        img(home, &["snapshot", "-d", name, image]);
+        check();
+    }
+}
+
+#[test]
+fn snapshots_go_in_and_come_out_as_they_were() {
+    if !has("migrate snapshots", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate snapshots");
+    let layouts = [
+        ("compat=1.1", 65536),
+        ("compat=0.10", 4096),
+        ("compat=1.1,compression_type=zstd", 65536),
+        ("compat=1.1,extended_l2=on", 131_072),
+        ("compat=1.1,refcount_bits=64", 512),
+        ("compat=1.1,refcount_bits=8", 2 << 20),
+    ];
+    for (layout, cluster) in layouts {
+        let home = Home::new();
+        let size = 5 << 20;
+        let options = format!("{layout},cluster_size={cluster}");
+        img(
+            &home,
+            &[
+                "create", "-q", "-f", "qcow2", "-o", &options, "a.qcow2", "5M",
+            ],
+        );
+        for n in 0..4 {
+            scribble(&home, "a.qcow2", &scribbles(&mut dice, size, cluster, 12));
+            if n == 0 {
+                scribble(&home, "a.qcow2", &["write -b -P 77 0 300k".into()]);
+            }
+            img(&home, &["snapshot", "-c", &format!("s{n}"), "a.qcow2"]);
+            if n == 0 {
+                pretend_savevm(&home.path("a.qcow2"), 300 << 10);
+            }
+            if n == 2 {
+                img(&home, &["snapshot", "-a", "s1", "a.qcow2"]);
+            }
+        }
+        if !layout.contains("0.10") {
+            img(&home, &["resize", "-q", "-f", "qcow2", "a.qcow2", "7M"]);
+            scribble(&home, "a.qcow2", &["write -P 9 5M 1M".into()]);
+        }
+        home.ok(&["import", "a.qcow2", "--device", "d", "--verify"]);
+        assert_eq!(names(&home, "d"), ["s0", "s1", "s2", "s3"], "{layout}");
+        holds_what_qemu_reads(&home, "d", "a.qcow2");
+        for (n, compress) in ["", "zlib", "zstd"].into_iter().enumerate() {
+            let image = format!("out{n}.qcow2");
+            let mut export = vec!["export", "d", &image, "--format", "qcow2"];
+            export.extend(["--snapshots", "all", "--verify"]);
+            if !compress.is_empty() {
+                export.extend(["--compress", compress]);
+            }
+            home.ok(&export);
+            assert_eq!(list(&home, "a.qcow2"), list(&home, &image), "{layout}");
+            let compare = ["compare", "-q", "-f", "qcow2", "-F", "qcow2"];
+            img(&home, &[&compare[..], &["a.qcow2", &image]].concat());
+            let device = format!("again{n}");
+            home.ok(&["import", &image, "--device", &device, "--verify"]);
+            holds_what_qemu_reads(&home, &device, "a.qcow2");
+            works_for_qemu(&home, &image);
+        }
+    }
+}
+
+#[test]
+fn vm_state_and_every_field_survive_the_trip() {
+    if !has("migrate fields", &QEMU) {
+        return;
+    }
+    let home = Home::new();
+    img(&home, &["create", "-q", "-f", "qcow2", "a.qcow2", "3M"]);
+    scribble(
+        &home,
+        "a.qcow2",
+        &["write -b -P 77 0 300k".into(), "write -P 3 0 1M".into()],
+    );
+    img(&home, &["snapshot", "-c", "running", "a.qcow2"]);
+    pretend_savevm(&home.path("a.qcow2"), 300 << 10);
+    home.ok(&["import", "a.qcow2", "--device", "d", "--verify"]);
+    let listed = &home.json(&["list"])["snapshots"][0];
+    let expected = [
+        ("id", Value::from("1")),
+        ("name", Value::from("running")),
+        ("date", Value::from("2001-09-09T01:46:41.123456789Z")),
+        ("vm_clock_nsec", Value::from(98_765_432_100_u64)),
+        ("vm_state_bytes", Value::from(300 << 10)),
+        ("icount", Value::from(4242)),
+    ];
+    let fields = expected.each_ref().map(|(field, _)| *field);
+    for (field, value) in expected {
+        assert_eq!(listed[field], value, "{field}");
+    }
+    home.ok(&["export", "--vm-state", "d@running", "ram.bin"]);
+    let ram = fs::read(home.path("ram.bin")).expect("it was exported");
+    assert_eq!(ram, vec![77; 300 << 10]);
+    let export = [
+        "export",
+        "d",
+        "b.qcow2",
+        "--format",
+        "qcow2",
+        "--snapshots",
+        "running",
+    ];
+    home.ok(&[&export[..], &["--verify"]].concat());
+    assert_eq!(list(&home, "a.qcow2"), list(&home, "b.qcow2"));
+    home.ok(&["import", "b.qcow2", "--device", "again"]);
+    let again = &home.json(&["list", "--device", "again"])["snapshots"][0];
+    for field in fields {
+        assert_eq!(again[field], listed[field], "{field}");
+    }
+}
+
+#[test]
+fn a_choice_of_snapshots_is_taken_and_the_present_state_named() {
+    if !has("migrate choice", &QEMU) {
+        return;
+    }
+    let home = Home::new();
+    img(&home, &["create", "-q", "-f", "qcow2", "a.qcow2", "1M"]);
+    for (n, name) in ["one", "two", "one"].into_iter().enumerate() {
+        scribble(&home, "a.qcow2", &[format!("write -P {} 0 64k", n + 1)]);
+        img(&home, &["snapshot", "-c", name, "a.qcow2"]);
+    }
+    let none = home.json(&[
+        "import",
+        "a.qcow2",
+        "--device",
+        "none",
+        "--snapshots",
+        "none",
+    ]);
+    assert_eq!(
+        none["snapshots"].as_array().map(Vec::len),
+        Some(1),
+        "{none}"
+    );
+    assert_eq!(none["left_out"][0]["what"], "snapshots");
+    home.ok(&[
+        "import",
+        "a.qcow2",
+        "--device",
+        "some",
+        "--snapshots",
+        "id:3,two",
+        "--name",
+        "now",
+    ]);
+    assert_eq!(names(&home, "some"), ["two", "one", "now"]);
+    home.ok(&["import", "a.qcow2", "--device", "all"]);
+    assert_eq!(names(&home, "all"), ["one", "two", "one"]);
+    // Both of one name can be reached by their ids.
+    assert_ne!(home.export("all@id:1"), home.export("all@id:3"));
+    let nothing = ["import", "a.qcow2", "--device", "x", "--snapshots", "three"];
+    home.run(&nothing).code(3).says("it has no snapshot three");
+    home.run(&["import", "a.qcow2", "--device", "all"])
+        .code(1)
+        .says("has a snapshot of the id");
+    let before = files_below(&home.store());
+    let plan = home.json(&["import", "a.qcow2", "--device", "plan", "--dry-run"]);
+    assert_eq!(plan["states"].as_array().map(Vec::len), Some(4), "{plan}");
+    assert_eq!(plan["read_bytes"], 3 * 65536);
+    assert_eq!(files_below(&home.store()), before, "a plan changes nothing");
+}
+
+#[test]
+fn a_chain_becomes_one_disk_or_a_snapshot_a_file() {
+    if !has("migrate chain", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate chain");
+    let home = Home::new();
+    make_image(&home.path("base.raw"), 2 << 20, &mut dice);
+    let create = ["create", "-q", "-f", "qcow2", "-F"];
+    img(
+        &home,
+        &[&create[..], &["raw", "-b", "base.raw", "mid.qcow2", "3M"]].concat(),
+    );
+    scribble(
+        &home,
+        "mid.qcow2",
+        &scribbles(&mut dice, 3 << 20, 65536, 10),
+    );
+    img(
+        &home,
+        &[&create[..], &["qcow2", "-b", "mid.qcow2", "top.qcow2"]].concat(),
+    );
+    scribble(&home, "top.qcow2", &scribbles(&mut dice, 3 << 20, 65536, 6));
+    img(&home, &["snapshot", "-c", "own", "top.qcow2"]);
+    scribble(&home, "top.qcow2", &scribbles(&mut dice, 3 << 20, 65536, 6));
+    home.run(&["import", "top.qcow2", "--device", "flat"])
+        .code(2)
+        .says("was not allowed");
+    home.ok(&[
+        "import",
+        "top.qcow2",
+        "--device",
+        "flat",
+        "--allow-backing",
+        ".",
+        "--verify",
+    ]);
+    holds_what_qemu_reads(&home, "flat", "top.qcow2");
+    let allowed = [
+        "--allow-backing",
+        "mid.qcow2",
+        "--allow-backing",
+        "base.raw",
+    ];
+    let import = [
+        "import",
+        "top.qcow2",
+        "--device",
+        "layers",
+        "--chain",
+        "snapshots",
+    ];
+    home.ok(&[&import[..], &allowed, &["--verify"]].concat());
+    assert_eq!(names(&home, "layers"), ["base.raw", "mid.qcow2", "own"]);
+    assert_eq!(
+        home.export("layers@base.raw"),
+        hash_of(&home.path("base.raw"))
+    );
+    for (image, target) in [("mid.qcow2", "layers@mid.qcow2"), ("top.qcow2", "layers")] {
+        img(&home, &["convert", "-O", "raw", image, "oracle.raw"]);
+        assert_eq!(
+            home.export(target),
+            hash_of(&home.path("oracle.raw")),
+            "{target}"
+        );
+    }
+}
+
+#[test]
+fn chains_may_change_their_format() {
+    if !has("migrate mixed chain", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate mixed chain");
+    let home = Home::new();
+    make_image(&home.path("raw"), 2 << 20, &mut dice);
+    img(&home, &["convert", "-O", "vmdk", "raw", "base.vmdk"]);
+    let create = |format: &str, below: (&str, &str), image: &str| {
+        let (of, name) = below;
+        img(
+            &home,
+            &["create", "-q", "-f", format, "-F", of, "-b", name, image],
+        );
+    };
+    create("qcow2", ("vmdk", "base.vmdk"), "mid.qcow2");
+    scribble(&home, "mid.qcow2", &scribbles(&mut dice, 2 << 20, 65536, 6));
+    create("qed", ("qcow2", "mid.qcow2"), "top.qed");
+    for image in ["mid.qcow2", "top.qed"] {
+        home.run(&[
+            "import",
+            image,
+            "--device",
+            "x",
+            "--allow-backing",
+            "mid.qcow2",
+        ])
+        .code(2)
+        .says("base.vmdk")
+        .says("was not allowed");
+        let import = ["import", image, "--device", image, "--allow-backing", "."];
+        home.ok(&[&import[..], &["--verify"]].concat());
+        img(&home, &["convert", "-O", "raw", image, "oracle.raw"]);
+        assert_eq!(
+            home.export(image),
+            hash_of(&home.path("oracle.raw")),
+            "{image}"
+        );
+    }
+}
+
+#[test]
+fn every_format_goes_in_and_out() {
+    if !has("migrate matrix", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate matrix");
+    let home = Home::new();
+    let make = |name: &str, size: u64| {
+        let file = fs::File::create(home.path(name)).expect("a new file");
+        file.set_len(size).expect("sparse");
+        file
+    };
+    make("empty", 4 << 20);
+    let sparse = make("sparse", 9 << 20);
+    sparse
+        .write_all_at(&dice.bytes(70_000), 5 << 20)
+        .expect("written");
+    fs::write(home.path("full"), dice.bytes(3 << 20)).expect("written");
+    fs::write(home.path("odd"), dice.bytes((1 << 20) + 513)).expect("written");
+    let formats = [
+        ("raw", ""),
+        ("qcow2", ""),
+        ("qcow2", "-c"),
+        ("vmdk", ""),
+        ("vmdk", "-osubformat=streamOptimized"),
+        ("vmdk", "-osubformat=twoGbMaxExtentSparse"),
+        ("vhdx", ""),
+        ("vpc", "-oforce_size=on"),
+        ("vpc", "-osubformat=fixed,force_size=on"),
+        ("vdi", ""),
+        ("qed", ""),
+        ("parallels", ""),
+    ];
+    for kind in ["empty", "sparse", "full", "odd"] {
+        for (n, (format, option)) in formats.into_iter().enumerate() {
+            let what = format!("{kind} {format} {option}");
+            let image = format!("{kind}{n}.{format}");
+            let mut convert = vec!["convert", "-f", "raw", "-O", format];
+            convert.extend(Some(option).filter(|o| !o.is_empty()));
+            convert.extend([kind, &image]);
+            img(&home, &convert);
+            let device = format!("{kind}{n}");
+            let import = [
+                "import",
+                &image,
+                "--device",
+                &device,
+                "--allow-backing",
+                ".",
+            ];
+            let said = home.json(&[&import[..], &["--verify"]].concat());
+            assert_eq!(said["format"], format, "{what}");
+            // Formats that count in sectors end with a whole one.
+            let same = |file: &str, of: &str| {
+                let compare = ["compare", "-q", "-f", "raw", "-F", of, kind, file];
+                img(&home, &compare);
+            };
+            home.ok(&["export", &device, "back.raw"]);
+            same("back.raw", "raw");
+            fs::remove_file(home.path("back.raw")).expect("it was written");
+            if option.is_empty() {
+                let back = format!("back.{format}");
+                home.ok(&["export", &device, &back, "--format", format, "--verify"]);
+                same(&back, format);
+                fs::remove_file(home.path(&back)).expect("it was written");
+            }
+        }
+    }
+}
+
+#[test]
+fn encrypted_images_need_their_passphrase() {
+    if !has("migrate encrypted", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate encrypted");
+    let home = Home::new();
+    fs::write(home.path("plain"), dice.bytes(1 << 20)).expect("written");
+    fs::write(home.path("pass"), "secret").expect("written");
+    fs::write(home.path("wrong"), "Secret").expect("written");
+    let layouts = [
+        ("luks", "key-secret=s,iter-time=10"),
+        (
+            "qcow2",
+            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+        ),
+    ];
+    for (format, options) in layouts {
+        let object = "secret,id=s,file=pass";
+        let convert = ["convert", "--object", object, "-O", format, "-o", options];
+        img(&home, &[&convert[..], &["plain", format]].concat());
+        let import = ["import", format, "--device", format];
+        home.run(&import)
+            .code(1)
+            .says("encrypted")
+            .says("--secret-file");
+        home.run(&[&import[..], &["--secret-file", "wrong"]].concat())
+            .code(1);
+        home.ok(&[&import[..], &["--secret-file", "pass", "--verify"]].concat());
+        assert_eq!(
+            home.export(format),
+            hash_of(&home.path("plain")),
+            "{format}"
+        );
+    }
+}
+
+#[test]
+fn hostile_images_open_nothing_and_say_what_is_wrong() {
+    if !has("migrate hostile", &QEMU) {
+        return;
+    }
+    let home = Home::new();
+    fs::write(home.path("raw"), vec![0; 1 << 20]).expect("written");
+    let names = [
+        ("/etc/passwd", "was not allowed"),
+        ("nbd:localhost:10809", "no protocols"),
+        ("json:{\"driver\":\"null-co\"}", "JSON"),
+        ("gone.qcow2", "cannot be found"),
+        ("self.qcow2", "chain"),
+    ];
+    for (name, says) in names {
+        img(&home, &["create", "-q", "-f", "qcow2", "self.qcow2", "1M"]);
+        img(
+            &home,
+            &[
+                "rebase",
+                "-u",
+                "-f",
+                "qcow2",
+                "-F",
+                "raw",
+                "-b",
+                name,
+                "self.qcow2",
+            ],
+        );
+        let mut import = vec!["import", "self.qcow2", "--device", "x"];
+        if name == "self.qcow2" {
+            import.extend(["--allow-backing", "."]);
+        }
+        let ran = home.run(&import).says(says).says("self.qcow2");
+        assert!(matches!(ran.status.code(), Some(1..=4)), "{}", ran.story());
+    }
+    let text = "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n\
+                createType=\"monolithicFlat\"\nRW 8 FLAT \"/etc/passwd\" 0\n";
+    fs::write(home.path("flat.vmdk"), text).expect("written");
+    home.run(&["import", "flat.vmdk", "--device", "x"])
+        .code(2)
+        .says("/etc/passwd")
+        .says("was not allowed");
+    img(
+        &home,
+        &[
+            "create", "-q", "-f", "qed", "-b", "raw", "-F", "raw", "over.qed",
+        ],
+    );
+    home.run(&["import", "over.qed", "--device", "x"])
+        .code(2)
+        .says("was not allowed");
+    // Cut off anywhere, an image is refused or read, and nothing is half there.
+    img(&home, &["create", "-q", "-f", "qcow2", "cut.qcow2", "1M"]);
+    scribble(&home, "cut.qcow2", &["write -P 1 0 256k".into()]);
+    img(&home, &["snapshot", "-c", "s", "cut.qcow2"]);
+    let whole = fs::read(home.path("cut.qcow2")).expect("it is there");
+    for len in [30, 104, 70_000, 140_000, 200_000, 300_000] {
+        fs::write(home.path("cut.qcow2"), &whole[..len.min(whole.len())]).expect("written");
+        let ran = home.run(&["import", "cut.qcow2", "--device", "x"]);
+        assert!(
+            matches!(ran.status.code(), Some(1..=4)),
+            "{len}: {}",
+            ran.story()
+        );
+    }
+    assert_eq!(
+        home.json(&["device", "list"])["devices"],
+        Value::Array(Vec::new())
+    );
+}
+
+#[test]
+fn random_images_read_as_qemu_reads_them() {
+    if !has("migrate random", &QEMU) {
+        return;
+    }
+    let rounds = match std::env::var("STILL_ROUNDS").ok().as_deref() {
+        None => 100,
+        Some("full") => 3000,
+        Some(n) => n.parse().expect("STILL_ROUNDS is full or a number"),
+    };
+    let mut dice = Dice::announced("migrate random");
+    let mut home = Home::new();
+    for round in 0..rounds {
+        if round % 50 == 49 {
+            home = Home::new();
+        }
+        let cluster = 512_u64 << dice.below(9);
+        let size = (1 + dice.below(64)) * 65536 + 512 * dice.below(3);
+        let layouts = [
+            "compat=0.10",
+            "compat=1.1",
+            "compat=1.1,compression_type=zstd",
+        ];
+        let options = format!("{},cluster_size={cluster}", dice.pick(&layouts));
+        let image = format!("r{round}.qcow2");
+        let create = ["create", "-q", "-f", "qcow2", "-o", &options, &image];
+        img(&home, &[&create[..], &[&size.to_string()]].concat());
+        let mut there: Vec<String> = Vec::new();
+        for n in 0..dice.below(4) {
+            scribble(&home, &image, &scribbles(&mut dice, size, cluster, 5));
+            there.push(format!("s{n}"));
+            img(&home, &["snapshot", "-c", &there[there.len() - 1], &image]);
+            if dice.one_in(3) {
+                let back: &String = dice.pick(&there);
+                img(&home, &["snapshot", "-a", back, &image]);
+            }
+            if there.len() > 1 && dice.one_in(4) {
+                let gone = there.swap_remove(dice.below(there.len() as u64) as usize);
+                img(&home, &["snapshot", "-d", &gone, &image]);
+            }
+        }
+        scribble(&home, &image, &scribbles(&mut dice, size, cluster, 4));
+        let device = format!("d{round}");
+        home.ok(&["import", &image, "--device", &device]);
+        holds_what_qemu_reads(&home, &device, &image);
+        fs::remove_file(home.path(&image)).expect("it is there");
+    }
+}
+
+#[test]
+fn an_import_that_is_killed_leaves_nothing_and_can_be_repeated() {
+    if !has("migrate kill", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate kill");
+    let home = Home::new();
+    fs::write(home.path("raw"), dice.bytes(40 << 20)).expect("written");
+    img(
+        &home,
+        &["convert", "-f", "raw", "-O", "qcow2", "raw", "a.qcow2"],
+    );
+    for n in 0..6 {
+        img(&home, &["snapshot", "-c", &format!("s{n}"), "a.qcow2"]);
+        let writes: Vec<String> = (0..40)
+            .map(|_| format!("write -s raw {} 64k", dice.below(600) << 16))
+            .collect();
+        scribble(&home, "a.qcow2", &writes);
+    }
+    for wait in [5, 20, 50, 100, 200, 400] {
+        let mut child = home
+            .command(&["import", "a.qcow2", "--device", "d", "--quiet"])
+            .spawn()
+            .expect("it starts");
+        sleep(Duration::from_millis(wait + dice.below(20)));
+        child.kill().expect("it is ours");
+        let ended = child.wait().expect("it ends");
+        if ended.success() {
+            break;
+        }
+        let devices = &home.json(&["device", "list"])["devices"];
+        if devices.as_array().is_some_and(Vec::is_empty) {
+            assert!(home.snapshots().is_empty());
+        } else {
+            // It was killed after the one entry.
+            assert_eq!(home.snapshots().len(), 6);
+            break;
+        }
+    }
+    if home.snapshots().is_empty() {
+        home.ok(&["import", "a.qcow2", "--device", "d", "--verify"]);
+    }
+    holds_what_qemu_reads(&home, "d", "a.qcow2");
+    home.ok(&["gc", "--all"]);
+    home.ok(&["verify"]);
+}

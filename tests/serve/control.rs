@@ -1,0 +1,405 @@
+//! The control socket, talked to as a client of QEMU would.
+
+use crate::server::Server;
+use crate::support::{Dice, Home, hash_of, make_image, scribble};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+struct Client {
+    stream: BufReader<UnixStream>,
+    events: Vec<Value>,
+}
+
+impl Client {
+    fn connect(home: &Home) -> Self {
+        let stream = UnixStream::connect(home.path("qmp.sock")).expect("it listens");
+        let long = Some(Duration::from_mins(1));
+        stream.set_read_timeout(long).expect("a timeout");
+        Self {
+            stream: BufReader::new(stream),
+            events: Vec::new(),
+        }
+    }
+
+    /// Past the negotiation.
+    fn negotiated(home: &Home) -> Self {
+        let mut client = Self::connect(home);
+        client.next();
+        client.ok("qmp_capabilities", json!({}));
+        client
+    }
+
+    fn next(&mut self) -> Value {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("an answer");
+        assert!(line.ends_with("\r\n"), "{line:?}");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    fn send(&mut self, text: &str) {
+        self.stream
+            .get_mut()
+            .write_all(text.as_bytes())
+            .expect("it is taken");
+    }
+
+    /// The answer; events that come before it are kept.
+    fn answer(&mut self) -> Value {
+        loop {
+            let message = self.next();
+            if message.get("event").is_none() {
+                return message;
+            }
+            self.events.push(message);
+        }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "callers build it in place")]
+    fn execute(&mut self, command: &str, arguments: Value) -> Value {
+        // Without a line break, as some clients send it.
+        let message = json!({ "execute": command, "arguments": arguments, "id": command });
+        self.send(&message.to_string());
+        let answer = self.answer();
+        assert_eq!(answer["id"], command, "{answer}");
+        answer
+    }
+
+    #[track_caller]
+    fn ok(&mut self, command: &str, arguments: Value) -> Value {
+        let answer = self.execute(command, arguments);
+        assert!(answer.get("return").is_some(), "{command}: {answer}");
+        answer["return"].clone()
+    }
+
+    /// Class and text.
+    #[track_caller]
+    fn fails(&mut self, command: &str, arguments: Value) -> (String, String) {
+        let answer = self.execute(command, arguments);
+        let text = |field: &str| {
+            answer["error"][field]
+                .as_str()
+                .expect("an error")
+                .to_owned()
+        };
+        (text("class"), text("desc"))
+    }
+
+    /// States of a job up to its end.
+    fn states(&mut self, id: &str) -> Vec<String> {
+        let mut states = Vec::new();
+        loop {
+            let event = if self.events.is_empty() {
+                self.next()
+            } else {
+                self.events.remove(0)
+            };
+            if event["event"] == "JOB_STATUS_CHANGE" && event["data"]["id"] == id {
+                let status = event["data"]["status"].as_str().expect("text").to_owned();
+                states.push(status.clone());
+                if status == "concluded" {
+                    return states;
+                }
+            }
+        }
+    }
+}
+
+fn served(version: &str) -> (Home, Server) {
+    let home = Home::new();
+    for name in ["web1", "web2"] {
+        make_image(&home.path(name), 1 << 20, &mut Dice::new(9));
+        home.ok(&["device", "add", name, name]);
+    }
+    let qmp = format!("unix:{}", home.path("qmp.sock").display());
+    let server = Server::start(&home, &["--qmp", &qmp, "--qemu-version", version]);
+    (home, server)
+}
+
+#[test]
+fn a_client_is_greeted_negotiates_and_asks_what_there_is() {
+    let (home, server) = served("10.0");
+    let mut client = Client::connect(&home);
+    let greeting = client.next();
+    assert_eq!(greeting["QMP"]["version"]["qemu"]["major"], 10);
+    assert_eq!(greeting["QMP"]["capabilities"], json!([]));
+    let (class, _) = client.fails("query-version", json!({}));
+    assert_eq!(class, "CommandNotFound");
+    client.ok("qmp_capabilities", json!({}));
+    assert_eq!(
+        client.fails("qmp_capabilities", json!({})).0,
+        "CommandNotFound"
+    );
+    assert_eq!(client.ok("query-version", json!({}))["qemu"]["minor"], 0);
+    let commands = client.ok("query-commands", json!({}));
+    let has = |name: &str| {
+        commands
+            .as_array()
+            .expect("a list")
+            .contains(&json!({ "name": name }))
+    };
+    assert!(has("snapshot-save") && has("x-stillpoint-gc") && has("qmp_capabilities"));
+    let (class, desc) = client.fails("human-monitor-command", json!({}));
+    assert_eq!(class, "CommandNotFound");
+    assert_eq!(desc, "The command human-monitor-command has not been found");
+    let (_, desc) = client.fails("query-version", json!({ "x": 1 }));
+    assert_eq!(desc, "Parameter 'x' is unexpected");
+    let (_, desc) = client.fails("job-dismiss", json!({}));
+    assert_eq!(desc, "Parameter 'id' is missing");
+    // Two at once, cut into pieces, and garbage between.
+    client.send("{\"execute\":\"query-jobs\"}{\"exec");
+    client.send("ute\":\"query-jobs\",\"id\":2}nonsense\n[1]");
+    assert_eq!(client.answer(), json!({ "return": [] }));
+    assert_eq!(client.answer(), json!({ "return": [], "id": 2 }));
+    for _ in 0..2 {
+        assert_eq!(client.answer()["error"]["class"], "GenericError");
+    }
+    server.stop().code(0);
+}
+
+#[test]
+fn a_release_has_its_commands_and_its_errors() {
+    for (version, jobs, class, desc) in [
+        ("2.7", false, "DeviceNotFound", "Device 'x' not found"),
+        (
+            "4.2",
+            false,
+            "GenericError",
+            "Cannot find device=x nor node_name=x",
+        ),
+        (
+            "6.0",
+            true,
+            "GenericError",
+            "Cannot find device='x' nor node-name='x'",
+        ),
+    ] {
+        let (home, server) = served(version);
+        let mut client = Client::negotiated(&home);
+        let arguments = json!({ "device": "x", "name": "n" });
+        let failed = client.fails("blockdev-snapshot-internal-sync", arguments);
+        assert_eq!(failed, (class.to_owned(), desc.to_owned()), "{version}");
+        let answer = client.execute("query-jobs", json!({}));
+        assert_eq!(
+            answer.get("return").is_some(),
+            jobs || version == "4.2",
+            "{version}"
+        );
+        let answer = client.execute("snapshot-delete", json!({}));
+        let found = answer["error"]["class"] != "CommandNotFound";
+        assert_eq!(found, jobs, "{version}: {answer}");
+        server.stop().code(0);
+    }
+}
+
+#[test]
+fn internal_snapshots_are_made_listed_and_deleted() {
+    let (home, server) = served("4.2");
+    let mut client = Client::negotiated(&home);
+    let create = "blockdev-snapshot-internal-sync";
+    client.ok(create, json!({ "device": "web1", "name": "monday" }));
+    let (_, desc) = client.fails(create, json!({ "device": "web1", "name": "monday" }));
+    assert_eq!(
+        desc,
+        "Snapshot with name 'monday' already exists on device 'web1'"
+    );
+    let (_, desc) = client.fails(create, json!({ "device": "web1", "name": "" }));
+    assert_eq!(desc, "Name is empty");
+    let blocks = client.ok("query-block", json!({}));
+    let image = &blocks[0]["inserted"]["image"];
+    assert_eq!(blocks[0]["device"], "web1");
+    assert_eq!(image["virtual-size"], 1 << 20);
+    assert_eq!(image["snapshots"][0]["name"], "monday");
+    assert_eq!(image["snapshots"][0]["id"], "1");
+    let nodes = client.ok("query-named-block-nodes", json!({}));
+    assert_eq!(nodes[1]["node-name"], "web2");
+    let delete = "blockdev-snapshot-delete-internal-sync";
+    let (_, desc) = client.fails(delete, json!({ "device": "web1" }));
+    assert_eq!(desc, "Name or id must be provided");
+    let (_, desc) = client.fails(delete, json!({ "device": "web1", "name": "x" }));
+    let wanted = "Snapshot with id '(null)' and name 'x' does not exist on device 'web1'";
+    assert_eq!(desc, wanted);
+    let gone = client.ok(
+        delete,
+        json!({ "device": "web1", "name": "monday", "id": "1" }),
+    );
+    assert_eq!(
+        (&gone["id"], &gone["vm-state-size"]),
+        (&json!("1"), &json!(0))
+    );
+    assert!(home.snapshots().is_empty());
+    server.stop().code(0);
+}
+
+#[test]
+fn a_transaction_makes_all_or_none() {
+    let (home, server) = served("4.2");
+    let mut client = Client::negotiated(&home);
+    let action = |device: &str, name: &str| {
+        json!({
+            "type": "blockdev-snapshot-internal-sync",
+            "data": { "device": device, "name": name },
+        })
+    };
+    let both = json!({ "actions": [action("web1", "a"), action("web2", "a")] });
+    client.ok("transaction", both.clone());
+    let list = home.json(&["list"]);
+    let groups = list["snapshots"].as_array().expect("a list").iter();
+    let groups: Vec<&Value> = groups.map(|s| &s["group"]).collect();
+    assert!(
+        groups.len() == 2 && groups[0] == groups[1] && groups[0].is_string(),
+        "{list}"
+    );
+    client.fails("transaction", both);
+    let bad = json!({ "actions": [action("web1", "b"), action("web2", "b@c")] });
+    client.fails("transaction", bad);
+    let twice = json!({ "actions": [action("web1", "b"), action("web1", "b")] });
+    client.fails("transaction", twice);
+    let other = json!({ "actions": [action("web1", "b"), { "type": "abort", "data": {} }] });
+    client.fails("transaction", other);
+    assert_eq!(home.snapshots().len(), 2, "none of them stays");
+    server.stop().code(0);
+}
+
+#[test]
+fn jobs_save_load_and_delete_with_their_events() {
+    let (home, server) = served("10.0");
+    let mut client = Client::negotiated(&home);
+    let before = hash_of(&home.path("web1"));
+    let arguments = |id: &str, tag: &str| json!({ "job-id": id, "tag": tag, "vmstate": "web1", "devices": ["web1", "web2"] });
+    let good = ["created", "running", "waiting", "pending", "concluded"];
+    client.ok("snapshot-save", arguments("j1", "monday"));
+    assert_eq!(client.states("j1"), good);
+    scribble(&home.path("web1"), &mut Dice::new(1));
+    client.ok("snapshot-load", arguments("j2", "monday"));
+    assert_eq!(client.states("j2"), good);
+    assert_eq!(hash_of(&home.path("web1")), before);
+    client.ok("snapshot-load", arguments("j3", "tuesday"));
+    assert_eq!(
+        client.states("j3"),
+        ["created", "running", "aborting", "concluded"]
+    );
+    let (_, desc) = client.fails("snapshot-save", arguments("j3", "x"));
+    assert_eq!(desc, "Job ID 'j3' already in use");
+    let jobs = client.ok("query-jobs", json!({}));
+    let failed = jobs
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|j| j["id"] == "j3");
+    let wanted = "Snapshot 'tuesday' does not exist in one or more devices";
+    assert_eq!(failed.expect("it is kept")["error"], wanted);
+    for id in ["j1", "j2", "j3"] {
+        client.ok("job-dismiss", json!({ "id": id }));
+    }
+    assert_eq!(
+        client.fails("job-dismiss", json!({ "id": "j1" })).1,
+        "Job not found"
+    );
+    let delete = json!({ "job-id": "j1", "tag": "monday", "devices": ["web1", "web2"] });
+    client.events.clear();
+    client.ok("snapshot-delete", delete);
+    assert_eq!(client.states("j1"), good);
+    assert!(home.snapshots().is_empty());
+    server.stop().code(0);
+}
+
+#[test]
+fn a_client_starts_an_nbd_server_with_the_exports_it_chooses() {
+    let (home, server) = served("10.0");
+    home.ok(&["create", "monday"]);
+    let mut client = Client::negotiated(&home);
+    let export = json!({ "type": "nbd", "id": "e", "node-name": "web1@monday", "name": "disk" });
+    assert_eq!(
+        client.fails("block-export-add", export.clone()).1,
+        "NBD server not running"
+    );
+    let path = home.path("second.sock");
+    let addr = json!({ "addr": { "type": "unix", "data": { "path": path } } });
+    client.ok("nbd-server-start", addr.clone());
+    client.fails("nbd-server-start", addr);
+    client.ok("block-export-add", export.clone());
+    client.fails("block-export-add", export);
+    client.fails("nbd-server-add", json!({ "device": "nothing" }));
+    let exports = client.ok("query-block-exports", json!({}));
+    assert_eq!(exports[0]["node-name"], "web1@monday");
+    let nbd = stillpoint_nbd::client::Client::connect_unix(
+        &path,
+        stillpoint_nbd::client::Options::default(),
+    );
+    let mut nbd = nbd.expect("it listens");
+    let listed = nbd.list().expect("it lists");
+    assert_eq!(
+        listed.iter().map(|l| &*l.name).collect::<Vec<_>>(),
+        ["disk"]
+    );
+    let disk = nbd.go("disk", &[]).expect("it is there").read(0, 1 << 20);
+    let hash = blake3::hash(&disk.expect("it is read"));
+    assert_eq!(hash, hash_of(&home.path("web1")));
+    client.ok("block-export-del", json!({ "id": "e" }));
+    assert_eq!(
+        client.events.pop().expect("an event")["event"],
+        "BLOCK_EXPORT_DELETED"
+    );
+    client.ok("nbd-server-stop", json!({}));
+    assert!(!path.exists());
+    server.stop().code(0);
+}
+
+#[test]
+fn a_hostile_client_gets_errors_and_hurts_nobody() {
+    let (home, server) = served("4.2");
+    let mut good = Client::negotiated(&home);
+    for text in ["[".repeat(100), format!("\"{}", "x".repeat(300 << 10))] {
+        let mut bad = Client::connect(&home);
+        bad.next();
+        // It may be cut off before it has said everything.
+        let _ = bad.stream.get_mut().write_all(text.as_bytes());
+        let mut line = String::new();
+        let _ = bad.stream.read_line(&mut line);
+        assert!(line.is_empty() || line.contains("limit exceeded"), "{line}");
+    }
+    for text in [
+        "{\"execute\":{}}",
+        "\u{0}\u{1}",
+        "{}{}{}",
+        "{\"execute\":\"x\",\"id\":[[[]]]}",
+    ] {
+        good.send(&format!("{text}\n"));
+    }
+    for _ in 0..6 {
+        let answer = good.answer();
+        assert!(answer.get("error").is_some(), "{answer}");
+    }
+    good.ok("query-version", json!({}));
+    server.stop().code(0);
+}
+
+#[test]
+fn what_qemu_has_no_command_for_is_there_too() {
+    let (home, server) = served("4.2");
+    let mut client = Client::negotiated(&home);
+    let made = client.ok("x-stillpoint-create", json!({ "name": "monday" }));
+    assert_eq!(made["snapshots"].as_array().expect("a list").len(), 2);
+    let before = hash_of(&home.path("web1"));
+    scribble(&home.path("web1"), &mut Dice::new(2));
+    client.ok(
+        "x-stillpoint-goto",
+        json!({ "snapshot": "monday", "devices": ["web1"] }),
+    );
+    assert_eq!(hash_of(&home.path("web1")), before);
+    let list = client.ok("x-stillpoint-list", json!({ "device": "web1" }));
+    assert_eq!(list["snapshots"][0]["name"], "monday");
+    client.ok("x-stillpoint-delete", json!({ "snapshot": "monday" }));
+    let answer = client.execute("x-stillpoint-goto", json!({ "snapshot": "monday" }));
+    assert_eq!(
+        answer["error"]["x-stillpoint"]["kind"], "not_found",
+        "{answer}"
+    );
+    client.ok("x-stillpoint-gc", json!({ "all": true }));
+    assert_eq!(client.ok("x-stillpoint-stats", json!({}))["snapshots"], 0);
+    server.stop().code(0);
+    let event = client.next();
+    assert_eq!(event["event"], "SHUTDOWN");
+}

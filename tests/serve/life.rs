@@ -1,0 +1,178 @@
+//! Starting, stopping, and who may come.
+
+use crate::server::{Server, run_tool};
+use crate::support::{Dice, Home, has, make_image, run, tool};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+
+fn home_with_a_snapshot() -> Home {
+    let home = Home::new();
+    make_image(&home.path("web1.raw"), 1 << 20, &mut Dice::new(4));
+    home.ok(&["device", "add", "web1", "web1.raw"]);
+    home.ok(&["create", "monday"]);
+    home
+}
+
+#[test]
+fn a_signal_ends_it_in_good_order() {
+    let home = home_with_a_snapshot();
+    let server = Server::start(&home, &["--log", "json"]);
+    let client = server.client("web1@monday");
+    client.read(0, 512).expect("it is read");
+    let (socket, log) = (server.socket.clone(), home.path("serve.log"));
+    server.stop().code(0);
+    assert!(!socket.exists(), "the socket's file is gone");
+    let lines = fs::read_to_string(log).expect("a log");
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a JSON object a line");
+        assert!(
+            line["level"].is_string() && line["message"].is_string(),
+            "{line}"
+        );
+    }
+    assert!(lines.contains(r#""export":"web1@monday""#), "{lines}");
+    // Nothing is claimed any more.
+    let stats = home.json(&["gc", "--dry-run"]);
+    assert_eq!(stats["pinned_bytes"], 0, "{stats}");
+}
+
+#[test]
+fn without_an_address_it_is_usage_and_a_taken_one_is_busy() {
+    let home = home_with_a_snapshot();
+    home.run(&["serve"]).code(2).says("--nbd");
+    let server = Server::start(&home, &[]);
+    let nbd = format!("unix:{}", server.socket.display());
+    home.run(&["serve", "--nbd", &nbd]).code(5).says("in use");
+    server.stop().code(0);
+    fs::write(home.path("nbd.sock"), "precious").expect("it is written");
+    home.run(&["serve", "--nbd", &nbd]).code(5);
+    assert_eq!(
+        fs::read(home.path("nbd.sock")).expect("still there"),
+        b"precious"
+    );
+}
+
+#[test]
+fn a_server_that_was_killed_leaves_nothing_in_the_way_of_the_next() {
+    let home = home_with_a_snapshot();
+    drop(Server::start(&home, &[]));
+    assert!(
+        home.path("nbd.sock").exists(),
+        "a killed server cleans nothing up"
+    );
+    let server = Server::start(&home, &[]);
+    server.client("web1@monday");
+    server.stop().code(0);
+}
+
+#[test]
+fn sockets_that_systemd_hands_over_are_served_and_stay() {
+    let home = home_with_a_snapshot();
+    let socket = home.path("nbd.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    for _ in 0..2 {
+        // As systemd does it: descriptor 3, and the number of the process that is meant.
+        let script =
+            "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" --store store serve";
+        let mut command = Command::new("sh");
+        command
+            .current_dir(home.path("."))
+            .args(["-c", script, env!("CARGO_BIN_EXE_still")])
+            .stdin(Stdio::from(OwnedFd::from(
+                listener.try_clone().expect("a copy"),
+            )));
+        let server = Server::run(&home, command);
+        server.client("web1@monday");
+        server.stop().code(0);
+        assert!(socket.exists(), "it is not ours to remove");
+    }
+}
+
+#[test]
+fn one_client_too_many_is_turned_away_and_hurts_nobody() {
+    let home = home_with_a_snapshot();
+    let server = Server::start(&home, &["--connections", "2"]);
+    let clients = [server.client("web1@monday"), server.client("web1@monday")];
+    if has("one_client_too_many", &["nbdinfo"]) {
+        let ran = run(tool("nbdinfo").arg(server.uri("web1@monday")));
+        assert!(!ran.status.success(), "{}", ran.story());
+    }
+    for client in &clients {
+        client.read(0, 512).expect("it is read");
+    }
+    server.stop().code(0);
+}
+
+#[test]
+fn with_certificates_only_who_has_one_is_served() {
+    if !has("with_certificates", &["nbdinfo", "openssl", "sh"]) {
+        return;
+    }
+    let home = home_with_a_snapshot();
+    let folder = home.path("pki");
+    fs::create_dir(&folder).expect("a folder");
+    let script = "
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=ca \
+            -keyout ca-key.pem -out ca-cert.pem
+        for r in server client; do
+          openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=$r \
+            -keyout $r-key.pem -out $r.csr
+          printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nextendedKeyUsage=%sAuth\\n' $r |
+            openssl x509 -req -in $r.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days 2 \
+              -extfile /dev/stdin -out $r-cert.pem
+        done";
+    run(tool("sh").current_dir(&folder).args(["-ec", script])).code(0);
+    let pki = folder.display().to_string();
+    let more = [
+        "--nbd",
+        "tcp:127.0.0.1:0",
+        "--tls-certificates",
+        &pki,
+        "--tls-verify-peer",
+    ];
+    let server = Server::start(&home, &more);
+    let log = server.log();
+    let port = log
+        .split("tcp:127.0.0.1:")
+        .nth(1)
+        .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next())
+        .expect("the log has the port");
+    let uri = format!("nbds://localhost:{port}/web1%40monday?tls-certificates={pki}");
+    run_tool("nbdinfo", &["--size", &uri]);
+    let plain = format!("nbd://localhost:{port}/web1%40monday");
+    let ran = run(tool("nbdinfo").args(["--size", &plain]));
+    assert!(!ran.status.success(), "{}", ran.story());
+    server.stop().code(0);
+}
+
+#[test]
+fn numbers_for_prometheus_are_there() {
+    use std::io::{Read, Write};
+    let home = home_with_a_snapshot();
+    let path = home.path("metrics.sock");
+    let metrics = format!("unix:{}", path.display());
+    let server = Server::start(&home, &["--metrics", &metrics]);
+    let client = server.client("web1@monday");
+    client.read(0, 1 << 20).expect("it is read");
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).expect("it is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let number = |name: &str| {
+        let line = answer
+            .lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        let number = line.and_then(|number| number.parse::<f64>().ok());
+        number.unwrap_or_else(|| panic!("{name}: {answer}"))
+    };
+    assert!(number("stillpoint_read_bytes_total") >= f64::from(1 << 20));
+    assert!(number("stillpoint_nbd_connections") >= 1.0);
+    assert_eq!(number("stillpoint_snapshots") as u64, 1);
+    assert_eq!(number("stillpoint_read_errors_total") as u64, 0);
+    drop(client);
+    server.stop().code(0);
+    assert!(!path.exists());
+}

@@ -1,0 +1,420 @@
+//! Volumes over NBD: what guests write is there, snapshots of it are whole, and commands work on it while it is served.
+
+use crate::server::{Server, run_tool};
+use crate::support::{Dice, Home, has};
+use nix::sys::signal::Signal;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use stillpoint_nbd::ZeroMode;
+use stillpoint_nbd::client::Connection;
+
+const MIB: usize = 1 << 20;
+
+fn home_with(volumes: &[&str], size: &str) -> Home {
+    let home = Home::new();
+    for name in volumes {
+        home.ok(&["volume", "create", name, "--size", size]);
+    }
+    home
+}
+
+/// One random change, to the volume and to what it should be.
+fn change(client: &Connection, model: &mut [u8], dice: &mut Dice) {
+    let size = model.len() as u64;
+    let most = [512, 4096, 70_000, 300_000][dice.below(4) as usize];
+    let len = 1 + dice.below(most);
+    let at = dice.below(size - len + 1);
+    let (at, len) = if dice.one_in(2) {
+        (at & !4095, len)
+    } else {
+        (at, len)
+    };
+    let range = at as usize..(at + len) as usize;
+    match dice.below(8) {
+        0 => {
+            let mode = ZeroMode {
+                no_hole: dice.one_in(2),
+                ..ZeroMode::default()
+            };
+            client.zero(at, len, mode).expect("zeroes");
+            model[range].fill(0);
+        }
+        1 => {
+            client.trim(at, len, false).expect("a trim");
+            // Whole blocks become holes; the rest stays.
+            let (from, to) = (range.start.next_multiple_of(4096), range.end & !4095);
+            if from < to {
+                model[from..to].fill(0);
+            }
+        }
+        2 => client.flush().expect("a flush"),
+        _ => {
+            let bytes = dice.bytes(len as usize);
+            client.write(at, &bytes, dice.one_in(10)).expect("a write");
+            model[range].copy_from_slice(&bytes);
+        }
+    }
+}
+
+fn check(client: &Connection, model: &[u8]) {
+    for (n, piece) in model.chunks(MIB).enumerate() {
+        let read = client
+            .read((n * MIB) as u64, piece.len())
+            .expect("it is read");
+        assert!(read == piece, "mebibyte {n}");
+    }
+}
+
+#[test]
+fn a_volume_holds_what_was_written_through_snapshots_restarts_and_gotos() {
+    let home = home_with(&["vm"], "8M");
+    let mut dice = Dice::announced("a_volume_holds_what_was_written");
+    let mut model = vec![0; 8 * MIB];
+    let mut snapshots: Vec<(String, Vec<u8>)> = Vec::new();
+    for round in 0..4 {
+        let server = Server::start(&home, &["--cache", "2M"]);
+        let client = server.client("vm");
+        check(&client, &model);
+        for _ in 0..60 {
+            change(&client, &mut model, &mut dice);
+        }
+        let name = format!("s{round}");
+        // Another command, while the volume is open and written to.
+        home.ok(&["create", &name]);
+        snapshots.push((name, model.clone()));
+        for _ in 0..20 {
+            change(&client, &mut model, &mut dice);
+        }
+        check(&client, &model);
+        for (name, bytes) in &snapshots {
+            check(&server.client(&format!("vm@{name}")), bytes);
+        }
+        // Nobody pulls the disk from under a guest.
+        home.run(&["goto", "s0"]).code(5).says("open for writing");
+        home.run(&["volume", "remove", "vm"]).code(5);
+        home.run(&["volume", "resize", "vm", "4M"]).code(5);
+        drop(client);
+        if round == 2 {
+            let (name, bytes) = &snapshots[dice.below(3) as usize];
+            until_free(|| home.run(&["goto", name]));
+            model.clone_from(bytes);
+            check(&server.client("vm"), &model);
+        }
+        // What was not flushed is not lost by a stop in good order.
+        server.stop().code(0);
+    }
+    let exported = home.export("vm");
+    assert_eq!(exported, blake3::hash(&model), "without a server");
+    let _server = Server::start(&home, &[]);
+    assert_eq!(home.export("vm"), blake3::hash(&model), "through it");
+}
+
+/// The server notices in its own time that a client has gone.
+fn until_free(run: impl Fn() -> crate::support::Ran) {
+    for _ in 0..1000 {
+        let ran = run();
+        if ran.status.code() != Some(5) {
+            ran.code(0);
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{}", run().story());
+}
+
+#[test]
+fn volumes_are_made_grown_and_removed_while_they_are_served() {
+    let home = home_with(&["golden"], "4M");
+    let server = Server::start(&home, &[]);
+    let golden = server.client("golden");
+    golden.write(12_345, b"hello", false).expect("a write");
+    home.ok(&["volume", "create", "vm", "--from", "golden"]);
+    let clone = server.client("vm");
+    assert_eq!(clone.read(12_345, 5).expect("it is read"), b"hello");
+    clone.write(12_345, b"world", false).expect("a write");
+    assert_eq!(golden.read(12_345, 5).expect("it is read"), b"hello");
+    home.ok(&["volume", "resize", "vm", "6M"]);
+    assert_eq!(server.client("vm").info().size, 6 << 20);
+    drop(clone);
+    until_free(|| home.run(&["volume", "resize", "vm", "1M"]));
+    let small = server.client("vm");
+    assert_eq!(small.info().size, 1 << 20);
+    assert_eq!(small.read(12_345, 5).expect("it is read"), b"world");
+    drop(small);
+    until_free(|| home.run(&["volume", "remove", "vm"]));
+    assert!(server.refuses("vm"));
+    // One server has all volumes of a store.
+    let nbd = format!("unix:{}", home.path("other.sock").display());
+    home.run(&["serve", "--nbd", &nbd])
+        .code(5)
+        .says("another server");
+    server.stop().code(0);
+}
+
+#[test]
+fn other_peoples_tools_write_it_and_find_it_whole() {
+    let test = "other_peoples_tools";
+    if !has(test, &["qemu-io", "qemu-img", "nbdcopy", "fio"]) {
+        return;
+    }
+    let home = home_with(&["vm"], "32M");
+    let server = Server::start(&home, &[]);
+    let uri = server.uri("vm");
+    let commands = [
+        "write -P 7 4096 1M",
+        "write -z 100k 5000",
+        "discard 200k 64k",
+        "write -f -P 9 31M 64k",
+        "flush",
+        "read -P 9 31M 64k",
+    ];
+    let mut arguments = vec!["-f", "raw"];
+    arguments.extend(commands.iter().flat_map(|c| ["-c", c]));
+    arguments.push(&uri);
+    let ran = run_tool("qemu-io", &arguments);
+    assert!(!ran.text().contains("failed"), "{}", ran.story());
+    let copy = home.path("copy.raw").display().to_string();
+    run_tool("nbdcopy", &[&uri, &copy]);
+    run_tool(
+        "qemu-img",
+        &["compare", "-f", "raw", "-F", "raw", &uri, &copy],
+    );
+    // And back, over several connections.
+    home.ok(&["volume", "create", "back", "--size", "32M"]);
+    let back = server.uri("back");
+    run_tool("nbdcopy", &[&copy, &back]);
+    run_tool(
+        "qemu-img",
+        &["compare", "-f", "raw", "-F", "raw", &back, &copy],
+    );
+    let target = format!("--uri={uri}");
+    let fio = [
+        "--name=x",
+        "--ioengine=nbd",
+        &target,
+        "--rw=randwrite",
+        "--bs=4k",
+        "--size=16M",
+        "--iodepth=16",
+        "--verify=crc32c",
+        "--verify_fatal=1",
+        "--fsync=64",
+    ];
+    run_tool("fio", &fio);
+    server.stop().code(0);
+}
+
+#[test]
+fn a_bitmap_of_a_volume_is_what_was_written_since() {
+    if !has("a_bitmap_of_a_volume", &["nbdinfo"]) {
+        return;
+    }
+    let home = home_with(&["vm"], "16M");
+    let server = Server::start(&home, &[]);
+    let client = server.client("vm");
+    let mut dice = Dice::new(1);
+    for at in [0, 4 << 20, 10 << 20] {
+        let bytes = dice.bytes(MIB);
+        client.write(at, &bytes, false).expect("a write");
+    }
+    home.ok(&["create", "monday"]);
+    let bytes = dice.bytes(64 << 10);
+    client.write(5 << 20, &bytes, false).expect("a write");
+    let map = |context: &str| {
+        let option = format!("--map={context}");
+        let answer = run_tool("nbdinfo", &["--json", &option, &server.uri("vm")]).json();
+        let all = answer.as_array().expect("a list").clone();
+        let number = |e: &serde_json::Value, field| e[field].as_u64().expect("a number");
+        let with = |kind: u64| {
+            let some = all.iter().filter(move |e| number(e, "type") == kind);
+            some.map(|e| (number(e, "offset"), number(e, "length")))
+                .collect::<Vec<_>>()
+        };
+        (with(0), with(1), with(2))
+    };
+    assert_eq!(map("qemu:dirty-bitmap:monday").1, [(5 << 20, 64 << 10)]);
+    let (data, _, _) = map("base:allocation");
+    assert_eq!(
+        data.iter().map(|e| e.1).sum::<u64>(),
+        (3 << 20) + (64 << 10)
+    );
+    let (none, overlay, store) = map("qemu:allocation-depth");
+    assert_eq!(overlay, [(5 << 20, 64 << 10)]);
+    assert_eq!(store.iter().map(|e| e.1).sum::<u64>(), 3 << 20);
+    assert_eq!(
+        none.iter().map(|e| e.1).sum::<u64>(),
+        (13 << 20) - (64 << 10)
+    );
+    server.stop().code(0);
+}
+
+#[test]
+fn a_server_that_is_killed_keeps_every_flushed_write() {
+    let home = home_with(&["a", "b"], "4M");
+    let mut dice = Dice::announced("a_server_that_is_killed");
+    // The last number that was flushed in each place, and the last that was sent there.
+    let places = 256u64;
+    let flushed: Vec<AtomicU64> = (0..2 * places).map(|_| AtomicU64::new(0)).collect();
+    let sent: Vec<AtomicU64> = (0..2 * places).map(|_| AtomicU64::new(0)).collect();
+    let next = AtomicU64::new(1);
+    let rounds = match std::env::var("STILL_ROUNDS").as_deref() {
+        Err(_) => 3,
+        Ok("full") => 100,
+        Ok(rounds) => rounds.parse().expect("STILL_ROUNDS is full or a number"),
+    };
+    for round in 0..rounds {
+        let server = Server::start(&home, &["--cache", "1M"]);
+        verify(&server, &flushed, &sent, places);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for (n, volume) in ["a", "b"].iter().enumerate() {
+                let (flushed, sent, next, stop, server) = (&flushed, &sent, &next, &stop, &server);
+                let mut dice = Dice::new(dice.next());
+                let base = n as u64 * places;
+                scope.spawn(move || {
+                    let client = server.client(volume);
+                    while !stop.load(Ordering::SeqCst)
+                        && write_some(&client, base, places, flushed, sent, next, &mut dice)
+                    {
+                    }
+                });
+            }
+            if round % 2 == 1 {
+                // A snapshot may be under way, and may fail with its server.
+                let name = format!("s{round}");
+                home.run(&["create", &name]);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20 + dice.below(150)));
+            // Killed in the middle of it.
+            server.signal(Signal::SIGKILL);
+            stop.store(true, Ordering::SeqCst);
+        });
+    }
+    let server = Server::start(&home, &[]);
+    verify(&server, &flushed, &sent, places);
+    assert!(flushed.iter().any(|n| n.load(Ordering::SeqCst) > 0));
+    server.stop().code(0);
+    home.ok(&["verify"]);
+}
+
+/// A few writes of numbers, then a flush. `false` when the server is gone.
+fn write_some(
+    client: &Connection,
+    base: u64,
+    places: u64,
+    flushed: &[AtomicU64],
+    sent: &[AtomicU64],
+    next: &AtomicU64,
+    dice: &mut Dice,
+) -> bool {
+    let mut written = Vec::new();
+    for _ in 0..=dice.below(16) {
+        let place = dice.below(places);
+        let number = next.fetch_add(1, Ordering::SeqCst);
+        sent[(base + place) as usize].store(number, Ordering::SeqCst);
+        let bytes = number.to_le_bytes().repeat(512);
+        if client.write(place * 16_384, &bytes, false).is_err() {
+            return false;
+        }
+        written.push((place, number));
+    }
+    if client.flush().is_err() {
+        return false;
+    }
+    for (place, number) in written {
+        flushed[(base + place) as usize].store(number, Ordering::SeqCst);
+    }
+    true
+}
+
+/// Each place holds what was flushed there last, or something that was sent later, whole blocks of it.
+fn verify(server: &Server, flushed: &[AtomicU64], sent: &[AtomicU64], places: u64) {
+    for (n, volume) in ["a", "b"].iter().enumerate() {
+        let client = server.client(volume);
+        for place in 0..places {
+            let bytes = client.read(place * 16_384, 4096).expect("it is read");
+            let number = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+            let at = (n as u64 * places + place) as usize;
+            let least = flushed[at].load(Ordering::SeqCst);
+            let most = sent[at].load(Ordering::SeqCst);
+            assert!(
+                (least..=most).contains(&number),
+                "{volume} {place}: {least} {number} {most}"
+            );
+            assert!(
+                bytes == number.to_le_bytes().repeat(512),
+                "{volume} {place} is torn"
+            );
+            // What is there now was not lost, whatever it was.
+            flushed[at].store(number, Ordering::SeqCst);
+            sent[at].store(number, Ordering::SeqCst);
+        }
+        client.flush().expect("a flush");
+    }
+}
+
+#[test]
+fn no_snapshot_of_a_group_shows_a_later_write_without_an_earlier_one() {
+    let home = home_with(&["a", "b"], "1M");
+    let server = Server::start(&home, &[]);
+    let stop = AtomicBool::new(false);
+    let made = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let clients = [server.client("a"), server.client("b")];
+            let mut number = 1u64;
+            while !stop.load(Ordering::SeqCst) {
+                let client = &clients[(number % 2) as usize];
+                client
+                    .write(0, &number.to_le_bytes(), false)
+                    .expect("a write");
+                number += 1;
+            }
+        });
+        let names: Vec<String> = (0..10).map(|n| format!("s{n}")).collect();
+        for name in &names {
+            home.ok(&["create", name]);
+        }
+        stop.store(true, Ordering::SeqCst);
+        names
+    });
+    let mut last = 0;
+    for name in made {
+        let number = |volume: &str| {
+            let client = server.client(&format!("{volume}@{name}"));
+            let bytes = client.read(0, 8).expect("it is read");
+            u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+        };
+        let (a, b) = (number("a"), number("b"));
+        assert!(a.abs_diff(b) <= 1, "{name}: {a} and {b}");
+        last = last.max(a.max(b));
+    }
+    assert!(last > 2, "nothing was written");
+    server.stop().code(0);
+}
+
+#[test]
+fn much_that_was_written_goes_into_the_store_while_guests_write_on() {
+    let home = home_with(&["vm"], "16M");
+    let server = Server::start(&home, &["--overlay-limit", "1M"]);
+    let client = server.client("vm");
+    let mut dice = Dice::new(12);
+    let mut model = vec![0; 16 * MIB];
+    for n in 0..4 {
+        let bytes = dice.bytes(MIB);
+        client
+            .write(n * MIB as u64, &bytes, false)
+            .expect("a write");
+        model[n as usize * MIB..][..MIB].copy_from_slice(&bytes);
+    }
+    let stored = (0..6000).any(|_| {
+        change(&client, &mut model, &mut dice);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        home.pack_bytes() > 3 << 20
+    });
+    assert!(stored, "{}", server.log());
+    check(&client, &model);
+    assert!(home.snapshots().is_empty());
+    drop(client);
+    server.stop().code(0);
+    let _server = Server::start(&home, &[]);
+    assert_eq!(home.export("vm"), blake3::hash(&model));
+}
