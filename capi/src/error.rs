@@ -7,8 +7,8 @@ use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use stillpoint_api::compat::QemuError;
 
-/// A text, perhaps with a hint. Every error of this API is a `GenericError`: classes for single errors were gone when
-/// the functions that set one came. One that a caller makes has the class that the caller says.
+/// A text, perhaps with a hint. Every error of this API is a `GenericError`, as store/DESIGN.md says. One that a caller
+/// makes has the class that the caller says.
 #[derive(Clone)]
 pub struct Error {
     class: c_int,

@@ -28,6 +28,8 @@ pub struct State {
     /// The nodes.
     pub graph: Graph,
     handles: HashMap<NodeId, usize>,
+    /// The machine is gone: nothing may be added, since nobody could take it out again.
+    freed: bool,
 }
 
 /// What the handle of a node stands for.
@@ -82,6 +84,7 @@ impl Machine {
         let state = State {
             graph: Graph::new(),
             handles: HashMap::new(),
+            freed: false,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -94,6 +97,9 @@ impl Machine {
         act: impl FnOnce(&mut State, &Arc<Self>) -> Outcome<T>,
     ) -> Outcome<T> {
         let mut state = lock(&self.state);
+        if state.freed {
+            return Err(freed());
+        }
         let done = act(&mut state, self);
         report(state.graph.take_reports());
         done
@@ -224,14 +230,20 @@ pub fn new_machine() -> *mut GraphHandle {
 
 fn machine(graph: *mut GraphHandle) -> Outcome<Arc<Machine>> {
     let found = handles().machines.get(&graph.addr()).cloned();
-    found.ok_or_else(|| invalid("graph is none, or one that was freed"))
+    found.ok_or_else(freed)
+}
+
+fn freed() -> Failure {
+    invalid("graph is none, or one that was freed")
 }
 
 /// Takes a machine away with all its nodes. Threads that are in it find it gone.
 pub fn free_machine(graph: *mut GraphHandle) -> Outcome<()> {
     let found = machine(graph)?;
     handles().machines.remove(&graph.addr());
-    lock(&found.state).clear();
+    let mut state = lock(&found.state);
+    state.clear();
+    state.freed = true;
     Ok(())
 }
 
@@ -295,5 +307,15 @@ mod tests {
         });
         assert_eq!((done.unwrap_err().ret, acted_on), (-EINVAL, None));
         assert!(node(b).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_added_to_a_graph_that_was_freed_meanwhile() {
+        let handle = new_machine();
+        let found = machine(handle).unwrap();
+        add(&found, "a");
+        free_machine(handle).unwrap();
+        let added = found.with(|state, _| Ok(state.graph.add(Node::closed("b")).is_ok()));
+        assert_eq!(added.unwrap_err().ret, -EINVAL);
     }
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,23 +14,23 @@ use stillpoint_api::{Create, OpenOptions, System};
 use support::{Installed, has, ok, source};
 
 /// A store in the folder whose device was written as far as its first byte when a goto from 2s to 1s was cut off.
-fn cut_off(folder: &Path) -> PathBuf {
+fn cut_off(folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let (store, image) = (folder.join("store"), folder.join("disk.raw"));
-    System::init(&store, Geometry::DEFAULT).unwrap();
-    let system = System::open(&store, OpenOptions::default()).unwrap();
+    System::init(&store, Geometry::DEFAULT)?;
+    let system = System::open(&store, OpenOptions::default())?;
     let progress = Progress::default();
     for byte in [1, 2] {
-        fs::write(&image, vec![byte; 300_000]).unwrap();
+        fs::write(&image, vec![byte; 300_000])?;
         if byte == 1 {
-            system.device_add("disk", &image, "raw", false).unwrap();
+            system.device_add("disk", &image, "raw", false)?;
         }
-        system.create(&Create::default(), &progress).unwrap();
+        system.create(&Create::default(), &progress)?;
     }
-    let snapshots = system.list_raw("disk").unwrap();
+    let snapshots = system.list_raw("disk")?;
     let record = GotoRecord {
         uid: snapshots[0].uid,
         devices: vec![GotoDevice {
-            device: system.device("disk").unwrap().uid,
+            device: system.device("disk")?.uid,
             undo: snapshots[1].content,
             undo_base: Some(snapshots[1].uid),
             target: snapshots[0].content,
@@ -41,12 +42,11 @@ fn cut_off(folder: &Path) -> PathBuf {
         .store()
         .commit(SessionKind::Writer, Purse::Reserve, &mut |_| {
             Ok(vec![begin.clone()])
-        })
-        .unwrap();
+        })?;
     let mut partly = vec![2; 300_000];
     partly[0] = 1;
-    fs::write(&image, partly).unwrap();
-    store
+    fs::write(&image, partly)?;
+    Ok(store)
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_goto_that_was_cut_off_is_busy_until_it_is_finished_or_undone() {
     let program = installed.shared(&[source("cutoff.c")], &[], "cutoff");
     for end in ["finish", "undo"] {
         let folder = installed.empty(end);
-        let store = cut_off(&folder);
+        let store = cut_off(&folder).unwrap();
         let mut run = Command::new(&program);
         assert_eq!(ok(run.arg(store).arg(end)), "done\n");
         let image = fs::read(folder.join("disk.raw")).unwrap();

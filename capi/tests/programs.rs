@@ -279,8 +279,9 @@ fn install_where_ldconfig_looks_at(
 ) -> (String, bool) {
     let bin = installed.empty(name);
     let (ldconfig, ran) = (bin.join("ldconfig"), bin.join("ran"));
+    // The real one says more than a pipe holds, and whoever stops reading it makes it fail.
     let text = format!(
-        "#!/bin/sh\n[ $# -gt 0 ] || {{ : > {}; exit; }}\necho {}: '(from conf:1)'\n",
+        "#!/bin/sh -e\n[ $# -gt 0 ] || {{ : > {}; exit; }}\necho {}: '(from conf:1)'\nseq 100000\n",
         ran.display(),
         folder.display()
     );

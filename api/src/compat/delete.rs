@@ -3,7 +3,7 @@
 use crate::compat::driver::Op;
 use crate::compat::eras::{ByIdOrName, Flags};
 use crate::compat::errno;
-use crate::compat::failure::{Failure, QemuError};
+use crate::compat::failure::Failure;
 use crate::compat::find::both_null;
 use crate::compat::graph::{Graph, NodeId};
 use crate::compat::release::Release;
@@ -59,21 +59,13 @@ fn delete_with_error(
     let format = driver.format_name().to_owned();
     match graph.fallback(flags, bs) {
         Some(child) => delete_with_error(flags, graph, child, id, name),
-        None => Err(unsupported(
-            flags,
-            &format,
-            &device,
-            "internal snapshot deletion",
-        )),
+        None => Err(unsupported(&format, &device, "internal snapshot deletion")),
     }
 }
 
-pub(super) fn unsupported(flags: &Flags, format: &str, device: &str, what: &str) -> Failure {
+pub(super) fn unsupported(format: &str, device: &str, what: &str) -> Failure {
     let text = format!("Block format '{format}' used by device '{device}' does not support {what}");
-    Failure::errno(errno::ENOTSUP).with(QemuError {
-        class: flags.unsupported_class,
-        ..QemuError::new(text)
-    })
+    Failure::new(errno::ENOTSUP, text)
 }
 
 /// Deletes by id; where that gives -ENOENT or -EINVAL, by name. From 1.7 through 3.1; before 2.5 C got no number, only

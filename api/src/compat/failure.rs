@@ -5,20 +5,10 @@ use crate::compat::graph::NodeId;
 use crate::compat::release::Release;
 use std::fmt;
 
-/// Class of an Error object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorClass {
-    /// Nearly everything.
-    GenericError,
-    /// A format without snapshots, through 2.3.
-    BlockFormatFeatureNotSupported,
-}
-
-/// QEMU's Error object: class and text. The text is bytes, since names in it need not be UTF-8.
+/// QEMU's Error object, of class `GenericError` as all of this API are. The text is bytes, since names in it need not be
+/// UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QemuError {
-    /// Its class.
-    pub class: ErrorClass,
     /// Its text, without a line break at the end.
     pub message: Vec<u8>,
     /// What the user can do next, where the store knows; QEMU's hints are printed on lines of their own.
@@ -26,10 +16,9 @@ pub struct QemuError {
 }
 
 impl QemuError {
-    /// A `GenericError`.
+    /// One without a hint.
     pub fn new(message: impl Into<Vec<u8>>) -> Self {
         Self {
-            class: ErrorClass::GenericError,
             message: message.into(),
             hint: None,
         }

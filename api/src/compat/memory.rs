@@ -28,8 +28,9 @@ pub struct MemoryTable {
 
 #[derive(Debug)]
 pub(super) struct Kept {
-    entry: Entry,
+    pub(super) entry: Entry,
     disk: Vec<u8>,
+    /// As much of it as was written; the rest of what the entry says is zeros.
     vm_state: Vec<u8>,
 }
 
@@ -53,10 +54,11 @@ impl MemoryTable {
             disk_size: disk.len() as u64,
             unknown_extra: 0,
         };
+        let written = self.vm_state.len() as u64;
         self.kept.push(Kept {
             entry,
             disk: disk.to_vec(),
-            vm_state: part(&self.vm_state, info.vm_state_size),
+            vm_state: part(&self.vm_state, written.min(info.vm_state_size)),
         });
     }
 
@@ -124,7 +126,9 @@ impl Table for MemoryTable {
     fn restore(&mut self, uid: Uid) -> DriverResult<()> {
         self.check()?;
         let kept = self.kept(uid)?;
-        let (disk, vm_state) = (kept.disk.clone(), kept.vm_state.clone());
+        check_state(kept.entry.info.vm_state_size)?;
+        let vm_state = part(&kept.vm_state, kept.entry.info.vm_state_size);
+        let disk = kept.disk.clone();
         self.disk = disk;
         self.vm_state = vm_state;
         Ok(())
@@ -167,11 +171,10 @@ impl Table for MemoryTable {
     }
 
     fn vmstate_len(&mut self, of: Option<Uid>) -> DriverResult<u64> {
-        let state = match of {
-            Some(uid) => &self.kept(uid)?.vm_state,
-            None => &self.vm_state,
-        };
-        Ok(state.len() as u64)
+        match of {
+            Some(uid) => Ok(self.kept(uid)?.entry.info.vm_state_size),
+            None => Ok(self.vm_state.len() as u64),
+        }
     }
 
     fn discard_vmstate(&mut self) -> DriverResult<()> {

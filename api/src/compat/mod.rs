@@ -72,7 +72,7 @@ pub use delete::{bdrv_snapshot_delete, bdrv_snapshot_delete_by_id_or_name};
 pub use device::StoreTable;
 pub use dump::{UtcOffset, snapshot_list};
 pub use eras::Flags;
-pub use failure::{ErrorClass, Failure, QemuError};
+pub use failure::{Failure, QemuError};
 pub use find::{bdrv_snapshot_find, bdrv_snapshot_find_by_id_and_name};
 pub use goto::bdrv_snapshot_goto;
 pub use graph::{Graph, Node, NodeId};

@@ -91,7 +91,7 @@ typedef struct strList {
 #endif
 
 #if STILLPOINT_QEMU_VERSION >= 102
-/* All errors of this API are generic ones. */
+/* All errors of this API are generic ones, in every release that has classes. */
 typedef enum ErrorClass {
     ERROR_CLASS_GENERIC_ERROR = 0
 } ErrorClass;

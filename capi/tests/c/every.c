@@ -429,6 +429,11 @@ static void graphs(BlockDriverState *other)
     CHECK(stillpoint_add_memory("disk", "", 0, NULL) == NULL);
     const unsigned role = STILLPOINT_CHILD_FILTERED | STILLPOINT_CHILD_PRIMARY;
     CHECK(bdrv_can_snapshot(top) == 0);
+#if V >= 107
+    CHECK(bdrv_snapshot_delete(top, "1", NULL, &error_) == -ENOTSUP);
+    CHECK(error_get_class(error_) == ERROR_CLASS_GENERIC_ERROR);
+    CHECK_ERROR(error_, "Block format 'raw' used by device '' does not support internal snapshot deletion");
+#endif
     CHECK(stillpoint_add_child(top, "file", role, disk, &error_) == 0);
     CHECK(stillpoint_add_child(disk, "file", role, top, &error_) < 0);
     CHECK_ERROR(error_, "below itself");

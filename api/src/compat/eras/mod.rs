@@ -7,7 +7,6 @@ pub use table::{AXES, ERAS};
 pub use text::{between, markdown, of_release, overview};
 
 use crate::compat::errno;
-use crate::compat::failure::ErrorClass;
 use crate::compat::release::Release;
 
 /// A range of releases under one name: what most people mean by "the version". Many axes move on other releases.
@@ -257,7 +256,6 @@ pub struct Flags {
     pub savevm_order: SavevmOrder,
     pub savevm_cleanup: bool,
     pub disk_only_full_stop: bool,
-    pub unsupported_class: ErrorClass,
     pub list_layout: Layout,
     pub img_delete_key: ImgDeleteKey,
     pub img_lists_by_default: bool,
@@ -315,7 +313,6 @@ const BLANK: Flags = Flags {
     savevm_order: SavevmOrder::Reuse,
     savevm_cleanup: false,
     disk_only_full_stop: false,
-    unsupported_class: ErrorClass::GenericError,
     list_layout: Layout::L1_0,
     img_delete_key: ImgDeleteKey::IdOrName,
     img_lists_by_default: false,

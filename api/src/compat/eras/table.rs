@@ -5,7 +5,6 @@ use super::{
     GroupResult, IdParse, ImgDeleteKey, ImgText, ImgUsage, Layout, SavevmOrder, Step,
 };
 use crate::compat::errno;
-use crate::compat::failure::ErrorClass;
 use crate::compat::release::Release;
 
 /// The eras, oldest first.
@@ -224,10 +223,6 @@ pub const AXES: &[Axis] = &[
     axis("disk_only_full_stop", "how loadvm words its refusal of a snapshot without VM state", &[
         step(1, 0, "with a full stop", |f| f.disk_only_full_stop = true),
         step(2, 10, "without, and two spaces before \"offline\"", |f| f.disk_only_full_stop = false),
-    ]),
-    axis("unsupported_class", "class of the Error object where a format has no snapshots", &[
-        step(1, 0, "BlockFormatFeatureNotSupported", |f| f.unsupported_class = ErrorClass::BlockFormatFeatureNotSupported),
-        step(2, 4, "GenericError", |f| f.unsupported_class = ErrorClass::GenericError),
     ]),
     axis("list_layout", "the columns of a snapshot list", &[
         step(1, 0, "10 20 7 20 15, sizes as 41M", |f| f.list_layout = Layout::L1_0),

@@ -2,7 +2,7 @@
 
 use super::{create, drives, errno, info, listed, one, pairs, qcow2, r, raw, releases, table};
 use crate::compat::graph::{Graph, Node, NodeId};
-use crate::compat::info::{ICOUNT_NONE, QemuSnapshotInfo};
+use crate::compat::info::{ICOUNT_NONE, IdStr, QemuSnapshotInfo};
 use crate::compat::memory::MemoryTable;
 use crate::compat::qcow2::Qcow2;
 use crate::compat::release::Release;
@@ -109,33 +109,52 @@ fn names_may_be_taken_empty_or_not_utf_8_and_are_cut_at_255_bytes() {
 
 #[test]
 fn what_the_caller_says_is_stored_within_what_the_release_had() {
+    for release in Release::all() {
+        let asked = QemuSnapshotInfo {
+            vm_state_size: 5,
+            date_sec: 4_000_000_000,
+            date_nsec: 999_999_999,
+            vm_clock_nsec: u64::MAX,
+            icount: 9,
+            ..info("", "a")
+        };
+        let (mut graph, bs) = one(qcow2(&[]));
+        bdrv_snapshot_create(release, &mut graph, bs, &mut asked.clone()).unwrap();
+        // What the release has no room for was not stored: a later one does not see it either.
+        let icount = if release >= r("5.2") { 9 } else { ICOUNT_NONE };
+        let seen = bdrv_snapshot_list(r("11.1"), &mut graph, bs).unwrap();
+        let expected = QemuSnapshotInfo {
+            id_str: IdStr::from("1"),
+            icount,
+            ..asked
+        };
+        assert_eq!(seen, [expected], "{release}");
+    }
+}
+
+#[test]
+fn bytes_of_vm_state_were_32_bits_in_1_0() {
+    let bytes = (1 << 32) + 5;
     let asked = QemuSnapshotInfo {
-        vm_state_size: (1 << 32) + 5,
-        date_sec: 4_000_000_000,
-        date_nsec: 999_999_999,
-        vm_clock_nsec: u64::MAX,
-        icount: 9,
+        vm_state_size: bytes,
         ..info("", "a")
     };
     for release in Release::all() {
-        // A state of that size is not held in memory: it is put into the table as it is.
+        let (mut graph, bs) = one(qcow2(&[]));
+        let made = bdrv_snapshot_create(release, &mut graph, bs, &mut asked.clone());
         let mut table = MemoryTable::new(&[]);
-        table.insert(
-            QemuSnapshotInfo {
-                vm_state_size: 0,
-                ..asked
-            },
-            &[],
-        );
-        let (mut graph, bs) = one(Box::new(Qcow2::new(table)));
-        let seen = bdrv_snapshot_list(release, &mut graph, bs).unwrap()[0];
-        assert_eq!(seen.date_sec, 4_000_000_000);
-        assert_eq!(
-            (seen.date_nsec, seen.vm_clock_nsec),
-            (999_999_999, u64::MAX)
-        );
-        let icount = if release >= r("5.2") { 9 } else { ICOUNT_NONE };
-        assert_eq!(seen.icount, icount, "{release}");
+        table.insert(asked, &[]);
+        let (mut listing, node) = one(Box::new(Qcow2::new(table)));
+        let seen = bdrv_snapshot_list(release, &mut listing, node).unwrap();
+        if release == r("1.0") {
+            made.unwrap();
+            let stored = bdrv_snapshot_list(r("11.1"), &mut graph, bs).unwrap();
+            assert_eq!((stored[0].vm_state_size, seen[0].vm_state_size), (5, 5));
+        } else {
+            // More than a table in memory takes: it was asked for all of them.
+            assert_eq!(errno(made), e::EFBIG, "{release}");
+            assert_eq!(seen[0].vm_state_size, bytes, "{release}");
+        }
     }
 }
 
@@ -212,6 +231,24 @@ fn a_full_table_is_refused_from_2_0_on() {
     assert_eq!(errno(create(r("2.0"), &mut graph, bs, "a")), e::EFBIG);
     assert_eq!(errno(create(r("11.1"), &mut graph, bs, "a")), e::EFBIG);
     assert_eq!(create(r("1.7"), &mut graph, bs, "a").unwrap(), "6");
+}
+
+/// An entry is 40 bytes, the extra data, id and name, made a multiple of 8; the new one has room for an id of 20 bytes.
+#[test]
+fn a_table_of_64_mib_is_full_from_2_0_on() {
+    let create_beside = |release: &str, unknown_extra| {
+        let mut table = table(&[("1", "x")]);
+        table.kept[0].entry.unknown_extra = unknown_extra;
+        let (mut graph, bs) = one(Box::new(Qcow2::new(table)));
+        create(r(release), &mut graph, bs, "a").map_err(|e| -e.ret)
+    };
+    for (release, extra_written) in [("2.0", 16), ("4.2", 16), ("5.2", 24), ("11.1", 24)] {
+        let new = (40_u64 + extra_written + 20 + 1).next_multiple_of(8);
+        let most = (64 << 20) - new - (40 + extra_written + 1 + 1);
+        assert_eq!(create_beside(release, most), Ok("2".into()), "{release}");
+        assert_eq!(create_beside(release, most + 1), Err(e::EFBIG), "{release}");
+    }
+    assert_eq!(create_beside("1.7", 64 << 20), Ok("2".into()));
 }
 
 #[test]

@@ -126,9 +126,13 @@ fn a_bitmap_on_the_second_disk_leaves_the_first_reverted_from_2_11_on() {
             .unwrap()
             .bitmaps
             .push(DirtyBitmap::new("b"));
-        let failed = loadvm(release, &mut graph, &mut Machine::new("x"), b"s");
+        let mut vm = Machine::new("x");
+        let failed = loadvm(release, &mut graph, &mut vm, b"s");
         let text = "Could not load snapshot 's' on 'd1': Device has active dirty bitmaps";
         assert_eq!(message(failed).as_deref(), Some(text), "{release}");
+        let disks = (disk(&mut graph, nodes[0]), disk(&mut graph, nodes[1]));
+        assert_eq!(disks, (vec![1; 4], vec![0; 4]), "{release}");
+        assert_eq!(vm.state, b"x", "{release}: no state was read");
     }
 }
 

@@ -5,7 +5,6 @@ use crate::compat::eras::{
     self, AXES, Axis, ByIdOrName, CallerId, DeviceFilter, ERAS, Era, GroupDeleteKey,
     GroupDeleteRet, GroupResult, IdParse, ImgDeleteKey, ImgText, Layout, SavevmOrder,
 };
-use crate::compat::failure::ErrorClass;
 use crate::compat::release::Release;
 use std::path::{Path, PathBuf};
 
@@ -140,7 +139,6 @@ fn the_default_era_is_what_the_reference_says() {
     assert_eq!(facts, ["yes", "1024 bytes", "kept", drained]);
     assert_eq!(told("qmp_internal_sync"), "present");
     assert_eq!(f.savevm_order, SavevmOrder::DeleteFirst);
-    assert_eq!(f.unsupported_class, ErrorClass::GenericError);
     assert_eq!(f.list_layout, Layout::L4_1);
     assert_eq!(f.img_delete_key, ImgDeleteKey::Name);
     assert_eq!(f.img_create_text, ImgText::Number);
