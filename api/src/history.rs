@@ -332,16 +332,18 @@ impl Plan<'_> {
         let present = self.has_present().then(|| self.present(catalog));
         let before = catalog.device(&self.device);
         let number = |id: &[u8]| std::str::from_utf8(id).ok()?.parse::<u64>().ok();
-        let ids = self.earlier().iter().filter_map(|e| number(&e.id));
-        let mut next_id = before
-            .map_or(1, |d| d.next_id)
-            .max(ids.max().unwrap_or(0).saturating_add(1));
+        let ids: Vec<u64> = self
+            .earlier()
+            .iter()
+            .filter_map(|e| number(&e.id))
+            .collect();
+        let mut free = catalog.free_ids(&self.device, &ids);
         let mut records = Vec::with_capacity(self.uids.len());
         let states = self.earlier().iter().chain(&present);
         for ((fields, taken), uid) in states.zip(taken).zip(&self.uids) {
             let id = if fields.id.is_empty() {
-                next_id += 1;
-                (next_id - 1).to_string().into_bytes()
+                // There are more numbers than snapshots.
+                free.next().unwrap_or(u64::MAX).to_string().into_bytes()
             } else {
                 fields.id.clone()
             };
