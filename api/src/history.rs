@@ -1,6 +1,7 @@
 //! A disk taken in with all its earlier states: one entry, all of them or none.
 
-use crate::create::{CreatedDevice, TRIES, name_of};
+use crate::commit::Planned;
+use crate::create::{CreatedDevice, name_of};
 use crate::import::check_unattached;
 use crate::name::{check_device_name, check_snapshot_name};
 use crate::system::System;
@@ -89,46 +90,34 @@ impl System {
         };
         // What cannot be is found before anything is read.
         plan.check(&catalog)?;
-        let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
-        let made = self.import_history_with(&mut writer, &plan, progress);
-        if made.is_err() {
-            // What made it fail is what the caller is to hear.
-            writer.abandon().unwrap_or_default();
-        }
-        made
+        let writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
+        let made = self.commit_snapshots(
+            writer,
+            &mut |writer| self.take_history(writer, &plan, progress),
+            &mut |catalog, taken| {
+                plan.check(catalog)?;
+                let records = plan.records(catalog, taken)?;
+                let ops = plan.ops(catalog, &records, taken);
+                Ok(Planned { records, ops })
+            },
+        )?;
+        Ok(plan.report(&made.records, &made.taken))
     }
 
-    fn import_history_with(
+    fn take_history(
         &self,
         writer: &mut Writer<'_>,
         plan: &Plan<'_>,
         progress: &Progress,
-    ) -> Result<ImportedHistory> {
-        let mut tries = 0;
-        loop {
-            let catalog = self.store.catalog();
-            let known = catalog.device(&plan.device);
-            let parent = known.and_then(|d| d.head);
-            let parent = parent.filter(|p| catalog.reachable(&p.root));
-            let taken = take(writer, plan.import.history, parent, progress);
-            // Also of one that could not be read to its end: that somebody changed it says more.
-            plan.import.history.check_unchanged()?;
-            let taken = taken?;
-            let mut records = plan.records(&catalog, &taken)?;
-            for record in &records {
-                writer.store_record(record)?;
-            }
-            let finished = writer.finish(&mut |catalog| {
-                plan.check(catalog)?;
-                records = plan.records(catalog, &taken)?;
-                Ok(plan.ops(catalog, &records, &taken))
-            });
-            match finished {
-                Ok(_) => return Ok(plan.report(&records, &taken)),
-                Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
-                Err(e) => return Err(e),
-            }
-        }
+    ) -> Result<Vec<Taken>> {
+        let catalog = self.store.catalog();
+        let known = catalog.device(&plan.device);
+        let parent = known.and_then(|d| d.head);
+        let parent = parent.filter(|p| catalog.reachable(&p.root));
+        let taken = take(writer, plan.import.history, parent, progress);
+        // Also of one that could not be read to its end: that somebody changed it says more.
+        plan.import.history.check_unchanged()?;
+        taken
     }
 }
 

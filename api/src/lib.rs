@@ -51,6 +51,7 @@
 //! ```
 
 mod all;
+mod commit;
 pub mod compat;
 mod create;
 mod delete;
