@@ -1,7 +1,8 @@
 //! A disk taken in with all its earlier states: one entry, all of them or none.
 
 use crate::commit::Planned;
-use crate::create::{CreatedDevice, name_of};
+use crate::create::CreatedDevice;
+use crate::draft::name_of;
 use crate::import::check_unattached;
 use crate::name::{check_device_name, check_snapshot_name};
 use crate::system::System;

@@ -1,7 +1,8 @@
 //! An image taken in as a device that needs no image any more.
 
 use crate::commit::Planned;
-use crate::create::{Created, Draft, Inputs, Locked, report};
+use crate::create::{Created, Inputs, Locked, report};
+use crate::draft::{Draft, name_of};
 use crate::name::{check_device_name, check_snapshot_name};
 use crate::system::System;
 use std::path::Path;
@@ -52,9 +53,7 @@ impl System {
         let date = self.store.now();
         let group = self.store.new_uid();
         let draft = Draft {
-            name: import
-                .name
-                .map_or_else(|| crate::create::name_of(date), Into::into),
+            name: import.name.map_or_else(|| name_of(date), Into::into),
             generated: import.name.is_none(),
             date,
             group: Some(group),

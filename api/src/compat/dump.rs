@@ -3,7 +3,7 @@
 use crate::compat::eras::{Flags, Layout};
 use crate::compat::info::{ICOUNT_NONE, QemuSnapshotInfo};
 use crate::compat::release::Release;
-use crate::create::civil;
+use crate::draft::civil;
 
 /// Seconds that local time is ahead of UTC at a moment, in seconds since 1970.
 pub type UtcOffset<'a> = &'a dyn Fn(u64) -> i64;
