@@ -60,7 +60,7 @@ fn unchanged(system: &System, volumes: &Volumes<'_>, size: u64, rounds: usize) -
             Ok(())
         })?);
         let uid = system.volume_named(&name)?;
-        volumes.volume(&uid)?.write_at(size / 2, &[7; 65536])?;
+        volumes.volume(&uid)?.write_at(size / 2, &vec![7; 65536])?;
         snapshot(system, volumes, &name, "first")?;
         snap.push(timed(|| snapshot(system, volumes, &name, "second"))?);
         goto.push(timed(|| {

@@ -2,8 +2,8 @@
 
 use crate::commands::{
     completions, create, delete, demo, device, diff, eras, export, find, gc, goto, import, init,
-    list, man, mount, qemu_img, rebuild_index, receive, rescue, send, serve, show, stats, summary, sync,
-    upgrade, verify, volume,
+    list, man, mount, qemu_img, rebuild_index, receive, rescue, send, serve, show, stats, summary,
+    sync, upgrade, verify, volume,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;

@@ -1,9 +1,11 @@
 //! What the verbs report. The field names are the contract of `--json`: snake_case, `_bytes` are integers, times RFC 3339 in
 //! UTC, what is unknown or does not apply is null. Names that are not UTF-8 have their odd bytes as `\xNN`. Fields may be added.
 
+mod images;
 mod server;
 pub mod transfer;
 
+pub use images::{Exported, Imported, LeftOut, Planned, PlannedState};
 pub use server::{Mounted, Served};
 
 use crate::output::time::Time;
@@ -94,65 +96,6 @@ pub struct Created {
     pub snapshots: Vec<CreatedSnapshot>,
     /// How long it took.
     pub seconds: f64,
-}
-
-/// `import`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Imported {
-    /// Device.
-    pub device: String,
-    /// Format of the image.
-    pub format: String,
-    /// Snapshots that were made, oldest first.
-    pub snapshots: Vec<CreatedSnapshot>,
-    /// Size of the disk that the device holds now.
-    pub head_bytes: u64,
-    /// Bytes in packs that it took, apart from a snapshot of it.
-    pub head_stored_bytes: u64,
-    /// What the image has and the store does not.
-    pub left_out: Vec<LeftOut>,
-    /// True when everything was read back and was the same.
-    pub verified: bool,
-    /// How long it took.
-    pub seconds: f64,
-}
-
-/// What was not carried over.
-#[derive(Debug, Clone, Serialize)]
-pub struct LeftOut {
-    /// What.
-    pub what: String,
-    /// Which, and why.
-    pub why: String,
-}
-
-/// `import --dry-run`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Planned {
-    /// Device.
-    pub device: String,
-    /// Format of the image.
-    pub format: String,
-    /// States of the image, oldest first; the present one is the last.
-    pub states: Vec<PlannedState>,
-    /// Bytes that would be read, each once.
-    pub read_bytes: u64,
-    /// What the image has and the store would not.
-    pub left_out: Vec<LeftOut>,
-}
-
-/// A state of an image.
-#[derive(Debug, Clone, Serialize)]
-#[expect(clippy::struct_field_names, reason = "JSON fields name their unit")]
-pub struct PlannedState {
-    /// Name of the snapshot; null for the present state without --name.
-    pub snapshot: Option<String>,
-    /// Size of its disk.
-    pub size_bytes: u64,
-    /// Of it, data that is not the same in the state that it comes from.
-    pub read_bytes: u64,
-    /// Size of its VM state.
-    pub vm_state_bytes: u64,
 }
 
 /// What `create` or `import` did on one device.
@@ -327,29 +270,6 @@ pub struct DeletedSnapshot {
     pub id: String,
     /// Name.
     pub name: String,
-}
-
-/// `export`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Exported {
-    /// Device or snapshot.
-    pub target: String,
-    /// `disk` or `vm_state`.
-    pub part: &'static str,
-    /// File that was written.
-    pub file: String,
-    /// Its format.
-    pub format: String,
-    /// Names of the snapshots that are in the image itself.
-    pub snapshots: Vec<String>,
-    /// Size of the disk.
-    pub size_bytes: u64,
-    /// Bytes written; holes are not.
-    pub written_bytes: u64,
-    /// True when the file was read back and was the same.
-    pub verified: bool,
-    /// How long it took.
-    pub seconds: f64,
 }
 
 /// `verify`.

@@ -2,6 +2,7 @@
 
 #[path = "fuzz_targets/common.rs"]
 mod common;
+mod seeds_of_transfers;
 
 use common::{CLUSTER_BYTES, header, name};
 use std::path::Path;
@@ -232,6 +233,7 @@ fn qcow2s() -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
+    seeds_of_transfers::transfers()?;
     overlays()?;
     packs()?;
     nodes()?;

@@ -26,7 +26,7 @@ fn with_snapshot(len: u64) -> Home {
 fn with_json_every_verb_prints_one_document_and_nothing_else() {
     let home = with_snapshot(1 << 20);
     make_image(&home.path("b.raw"), 1 << 20, &mut Dice::new(8));
-    let good: [&[&str]; 26] = [
+    let good: [&[&str]; 30] = [
         &["device", "add", "b", "b.raw"],
         &["device", "list"],
         &["create", "two"],
@@ -53,6 +53,10 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         &["gc", "--all"],
         &["rebuild-index"],
         &["rescue", "saved"],
+        &["upgrade"],
+        &["summary", "-o", "sum"],
+        &["send", "a@one", "--for", "sum", "-o", "bundle"],
+        &["receive", "bundle"],
     ];
     for arguments in good {
         let arguments: Vec<&str> = ["--json"].iter().chain(arguments).copied().collect();
@@ -60,7 +64,7 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         assert!(ran.json().is_object(), "{}", ran.story());
         assert_eq!(ran.err, "", "{}", ran.story());
     }
-    let bad: [(&[&str], i32, &str); 12] = [
+    let bad: [(&[&str], i32, &str); 16] = [
         (&["init"], 1, "already_exists"),
         (&["device", "add", "c", "nowhere.raw"], 1, "not_found"),
         (&["create", "one", "--device", "a"], 1, "already_exists"),
@@ -73,6 +77,10 @@ fn with_json_every_verb_prints_one_document_and_nothing_else() {
         (&["qemu-img", "snapshot", "-a", "never", "a"], 1, "qemu_img"),
         (&["qemu-img", "snapshot", "-l", "-l", "a"], 1, "qemu_img"),
         (&["eras", "4.9"], 2, "invalid_input"),
+        (&["send", "a@one"], 2, "invalid_input"),
+        (&["receive", "a.raw"], 4, "corrupt"),
+        (&["sync", "store", "store"], 1, "refused"),
+        (&["sync", "store", "ssh:host"], 2, "invalid_input"),
     ];
     for (arguments, code, kind) in bad {
         let arguments: Vec<&str> = ["--json"].iter().chain(arguments).copied().collect();

@@ -84,7 +84,7 @@ impl System {
         if let Some(volumes) = volumes
             && of_volumes == locked.len()
         {
-            return self.goto_volumes(volumes, &locked, &targets);
+            return goto_volumes(volumes, &locked, &targets);
         }
         if attached == 0 && of_volumes == 0 {
             return self.goto_heads(&locked, &targets);
@@ -96,22 +96,6 @@ impl System {
             );
         }
         self.goto_images(&locked, &targets, progress)
-    }
-
-    pub(crate) fn goto_volumes(
-        &self,
-        volumes: &Volumes<'_>,
-        devices: &[Locked],
-        targets: &[&SnapshotState],
-    ) -> Result<GotoReport> {
-        let target = |(d, t): (&Locked, &&SnapshotState)| GotoVolume {
-            device: d.uid,
-            content: t.record.content,
-            snapshot: t.record.uid,
-        };
-        let all: Vec<GotoVolume> = devices.iter().zip(targets).map(target).collect();
-        volumes.goto_group(&all)?;
-        Ok(nothing_written(devices, targets))
     }
 
     pub(crate) fn goto_heads(
@@ -196,6 +180,22 @@ impl System {
         }
         Ok(images)
     }
+}
+
+/// Volumes alone, in one entry.
+pub(crate) fn goto_volumes(
+    volumes: &Volumes<'_>,
+    devices: &[Locked],
+    targets: &[&SnapshotState],
+) -> Result<GotoReport> {
+    let target = |(d, t): (&Locked, &&SnapshotState)| GotoVolume {
+        device: d.uid,
+        content: t.record.content,
+        snapshot: t.record.uid,
+    };
+    let all: Vec<GotoVolume> = devices.iter().zip(targets).map(target).collect();
+    volumes.goto_group(&all)?;
+    Ok(nothing_written(devices, targets))
 }
 
 fn nothing_written(devices: &[Locked], targets: &[&SnapshotState]) -> GotoReport {

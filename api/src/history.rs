@@ -376,9 +376,10 @@ impl Plan<'_> {
             gotos_begun,
         }));
         let present = taken.last();
-        let base = match self.has_present() {
-            true => self.uids.last().copied(),
-            false => present.and_then(|t| self.uids.get(t.base?).copied()),
+        let base = if self.has_present() {
+            self.uids.last().copied()
+        } else {
+            present.and_then(|t| self.uids.get(t.base?).copied())
         };
         // A head can only be put on what a snapshot holds in that state: one that the same entry takes away again.
         let passing = records
@@ -420,9 +421,10 @@ impl Plan<'_> {
         ImportedHistory {
             snapshots: records.iter().zip(taken).map(one).collect(),
             head: present.disk.content,
-            head_counts: match self.has_present() {
-                true => Counts::default(),
-                false => present.disk.counts,
+            head_counts: if self.has_present() {
+                Counts::default()
+            } else {
+                present.disk.counts
             },
         }
     }

@@ -49,6 +49,7 @@ self_cell! {
 /// ```
 pub struct OwnedView {
     held: Held,
+    content: Content,
 }
 
 impl OwnedView {
@@ -57,12 +58,12 @@ impl OwnedView {
         let held = Held::try_new(system.clone(), |system| {
             system.store.view(content, VIEW_CACHE_BYTES)
         })?;
-        Ok(Self { held })
+        Ok(Self { held, content })
     }
 
     /// What it is a view of.
     pub fn content(&self) -> Content {
-        self.with(|view| view.content())
+        self.content
     }
 
     /// Fills `into` from any offset; what lies behind the end is zeros.

@@ -2,7 +2,7 @@
 //! always held such; the rest of this crate refuses to make or to guess among them.
 
 use crate::create::{Inputs, Locked, Saved, Taken, seal};
-use crate::goto::GotoReport;
+use crate::goto::{GotoReport, goto_volumes};
 use crate::select::device;
 use crate::system::{System, check_unmarked};
 use crate::vm_state::Source;
@@ -172,7 +172,7 @@ impl System {
         let target = catalog.snapshot(&uid).map(|s| &**s).filter(of);
         let target = target.ok_or_else(|| gone(name))?;
         if let Some(volumes) = &volumes {
-            self.goto_volumes(volumes, &locked, &[target])
+            goto_volumes(volumes, &locked, &[target])
         } else if locked.iter().all(|d| d.image.is_some()) {
             self.goto_images(&locked, &[target], progress)
         } else {

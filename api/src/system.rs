@@ -213,7 +213,9 @@ impl System {
 }
 
 fn no_head(d: &DeviceState) -> Error {
-    let why = if d.attachment.is_some() {
+    let why = if d.volume.is_some() {
+        "nothing of it is in the store yet"
+    } else if d.attachment.is_some() {
         "its present contents are its image, not in the store"
     } else {
         "it has no present contents, only snapshots"

@@ -188,6 +188,12 @@ fn guest(dice: &mut Dice, volume: &Volume<'_>, model: &mut Model, name: &str) {
 /// What the volume says of itself fits what it holds.
 fn consistent(system: &System, volume: &Volume<'_>, wanted: &[u8], base: Option<(&str, &[u8])>) {
     assert!(read(volume) == wanted, "other bytes");
+    // What was just read is in memory, as far as it is in the store.
+    for (n, part) in wanted.chunks(10_000).enumerate() {
+        let mut bytes = vec![0xEE; part.len()];
+        let done = volume.read_cached(n as u64 * 10_000, &mut bytes).unwrap();
+        assert!(!done || bytes == part, "other bytes from memory");
+    }
     let mut at = 0;
     volume
         .extents(0, volume.size(), &mut |extent| {
@@ -458,7 +464,7 @@ fn a_full_disk_is_told_and_leaves_the_volume_as_it_was() {
     let size = 4096 * BLOCK;
     let made = system.volume_create_on(&volumes, "a", VolumeSource::Empty(size), &progress());
     let volume = volumes.volume(&made.unwrap().uid).unwrap();
-    volume.write_at(0, &[7; 100_000]).unwrap();
+    volume.write_at(0, &vec![7; 100_000]).unwrap();
     machine.disk.set_space(2 << 20);
     let mut plain = vec![0; size as usize];
     plain[..100_000].fill(7);

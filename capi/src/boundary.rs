@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use stillpoint_api::compat::errno::{self, EINVAL, EIO};
 use stillpoint_api::compat::{Failure, QemuError, Release};
 
@@ -36,6 +37,9 @@ pub unsafe fn call<T>(
     act: impl FnOnce() -> Outcome<T>,
 ) -> T {
     with_last(|last| *last = Last::default());
+    // Of the parent's threads a child has this one alone: locks that others held are never let go, and work that is
+    // given to them is never done.
+    let act = || if is_child() { Err(forked()) } else { act() };
     // What a panic leaves half done is behind locks that are taken over, and the store commits whole entries.
     let done = catch_unwind(AssertUnwindSafe(act));
     let e = match done {
@@ -49,6 +53,21 @@ pub unsafe fn call<T>(
         unsafe { Error::put(errp, error) };
     }
     failed(e.ret)
+}
+
+/// Process of the first call; 0 before that.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+fn is_child() -> bool {
+    let this = std::process::id();
+    match PROCESS.compare_exchange(0, this, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => false,
+        Err(first) => first != this,
+    }
+}
+
+fn forked() -> Failure {
+    invalid("the library was used before fork(), and cannot be in the child")
 }
 
 /// For functions that return a number: what failed is that number.

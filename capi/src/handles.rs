@@ -9,7 +9,7 @@ use std::ffi::{CString, c_char};
 use std::ptr;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use stillpoint_api::System;
-use stillpoint_api::compat::{Graph, NodeId};
+use stillpoint_api::compat::{Failure, Graph, NodeId};
 
 /// `BlockDriverState`: a node.
 pub enum BlockDriverState {}
@@ -129,9 +129,10 @@ impl State {
         }
     }
 
-    /// Takes everything out, backends too.
+    /// Takes everything out, backends too. A call that looked its handle up before this and gets the lock after it finds
+    /// its node gone, never another one in its place.
     pub fn clear(&mut self) {
-        self.graph = Graph::new();
+        self.graph.clear();
         let gone = std::mem::take(&mut self.handles);
         let mut all = handles();
         let entries: Vec<_> = gone.values().filter_map(|h| all.nodes.remove(h)).collect();
@@ -146,7 +147,11 @@ pub fn node(bs: *mut BlockDriverState) -> Outcome<Arc<NodeEntry>> {
         return Err(null("bs"));
     }
     let found = handles().nodes.get(&bs.addr()).cloned();
-    found.ok_or_else(|| invalid("bs is no node, or one that was detached"))
+    found.ok_or_else(detached)
+}
+
+fn detached() -> Failure {
+    invalid("bs is no node, or one that was detached")
 }
 
 /// Does something with a node, under its machine's lock.
@@ -162,8 +167,19 @@ pub fn with_node_state<T>(
     bs: *mut BlockDriverState,
     act: impl FnOnce(&mut State, NodeId) -> Outcome<T>,
 ) -> Outcome<T> {
-    let entry = node(bs)?;
-    entry.machine.with(|state, _| act(state, entry.id))
+    node(bs)?.with(act)
+}
+
+impl NodeEntry {
+    /// The node may have gone between the look at its handle and the machine's lock: it is asked for again.
+    fn with<T>(&self, act: impl FnOnce(&mut State, NodeId) -> Outcome<T>) -> Outcome<T> {
+        self.machine.with(|state, _| {
+            if !state.handles.contains_key(&self.id) {
+                return Err(detached());
+            }
+            act(state, self.id)
+        })
+    }
 }
 
 /// Does something with the machine that the thread is in.
@@ -250,4 +266,34 @@ pub fn close_store(handle: *mut StoreHandle) {
     let gone = handles().stores.remove(&handle.addr());
     // Outside the lock: closing may wait for the disk.
     drop(gone);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stillpoint_api::compat::errno::EINVAL;
+    use stillpoint_api::compat::graph::Node;
+
+    fn add(machine: &Arc<Machine>, name: &str) -> *mut BlockDriverState {
+        let added = machine.with(|state, machine| {
+            let id = state.graph.add(Node::closed(name)).unwrap();
+            Ok(state.adopt(machine, id))
+        });
+        added.unwrap()
+    }
+
+    #[test]
+    fn a_handle_that_was_looked_up_before_its_node_went_acts_on_no_other_node() {
+        let machine = Machine::new();
+        let entry = node(add(&machine, "a")).unwrap();
+        lock(&machine.state).clear();
+        let b = add(&machine, "b");
+        let mut acted_on = None;
+        let done = entry.with(|state, id| {
+            acted_on = state.graph.get(id).map(|n| n.name.clone());
+            Ok(())
+        });
+        assert_eq!((done.unwrap_err().ret, acted_on), (-EINVAL, None));
+        assert!(node(b).is_ok());
+    }
 }

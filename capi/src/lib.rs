@@ -21,8 +21,10 @@ mod store;
 mod text;
 
 pub use error::{
-    Error, stillpoint_error_free, stillpoint_error_get_class, stillpoint_error_get_pretty,
-    stillpoint_error_hint,
+    Error, stillpoint_error_abort, stillpoint_error_append_hint, stillpoint_error_copy,
+    stillpoint_error_fatal, stillpoint_error_free, stillpoint_error_get_class,
+    stillpoint_error_get_pretty, stillpoint_error_hint, stillpoint_error_new,
+    stillpoint_error_prepend, stillpoint_error_propagate, stillpoint_error_report,
 };
 pub use graph::{
     stillpoint_add_backend, stillpoint_add_bitmap, stillpoint_add_child, stillpoint_add_memory,
@@ -47,7 +49,7 @@ pub use old::{
     stillpoint_bdrv_is_snapshot, stillpoint_bdrv_snapshot_dump, stillpoint_bdrv_snapshots,
 };
 pub use options::{
-    QemuOptDesc, QemuOptsList, stillpoint_internal_snapshot_opts, stillpoint_load_tmp_argument,
+    QemuOptDesc, QemuOptsList, internal_snapshot_opts, stillpoint_load_tmp_argument,
 };
 pub use seed::*;
 pub use snapshot::{
@@ -58,6 +60,7 @@ pub use snapshot::{
     stillpoint_bdrv_snapshot_load_tmp_by_id_or_name, stillpoint_free,
 };
 pub use store::{
-    stillpoint_close, stillpoint_device_add, stillpoint_device_remove, stillpoint_init,
-    stillpoint_last_error, stillpoint_open, stillpoint_version,
+    stillpoint_close, stillpoint_device_add, stillpoint_device_remove, stillpoint_goto_finish,
+    stillpoint_goto_undo, stillpoint_init, stillpoint_last_error, stillpoint_open,
+    stillpoint_version,
 };

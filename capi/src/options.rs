@@ -30,7 +30,10 @@ pub struct QemuOptsList {
 // SAFETY: all pointers in it are to constants.
 unsafe impl Sync for QemuOptsList {}
 
-static OPTIONS: QemuOptsList = QemuOptsList {
+/// The object itself, as the seed declares it. Its size is part of the library's interface: programs that are not
+/// position-independent have a copy of it.
+#[unsafe(no_mangle)]
+pub static internal_snapshot_opts: QemuOptsList = QemuOptsList {
     name: c"snapshot".as_ptr(),
     implied_opt_name: ptr::null(),
     merge_lists: false,
@@ -48,13 +51,6 @@ const fn option(name: *const c_char, help: *const c_char) -> QemuOptDesc {
         help,
         def_value_str: ptr::null(),
     }
-}
-
-/// `internal_snapshot_opts`. A function, since the address of data would not survive into programs that are not
-/// position-independent.
-#[unsafe(no_mangle)]
-pub extern "C" fn stillpoint_internal_snapshot_opts() -> *const QemuOptsList {
-    &raw const OPTIONS
 }
 
 /// What `qemu-nbd -l ARGUMENT` and `qemu-img convert -l ARGUMENT` do: `load_tmp` of a snapshot by options or by id or name.

@@ -149,6 +149,9 @@ pub unsafe extern "C" fn stillpoint_bdrv_snapshot_delete(
         let id = unsafe { optional(snapshot_id) };
         // SAFETY: likewise.
         let name = unsafe { optional(name) };
+        if id.is_none() && !release.flags().delete_takes_name {
+            return Err(null("snapshot_id"));
+        }
         with_node(bs, |graph, node| {
             compat::bdrv_snapshot_delete(release, graph, node, id, name)
         })?;
@@ -246,6 +249,9 @@ pub unsafe extern "C" fn stillpoint_bdrv_snapshot_load_tmp(
         let id = unsafe { optional(snapshot_id) };
         // SAFETY: likewise.
         let name = unsafe { optional(name) };
+        if name.is_none() && !release.flags().load_tmp_full {
+            return Err(null("snapshot_name"));
+        }
         with_node(bs, |graph, node| {
             compat::bdrv_snapshot_load_tmp(release, graph, node, id, name)
         })?;

@@ -1,12 +1,14 @@
 //! Stores: made, opened, closed; their devices.
 
-use crate::boundary::{call_int, call_ptr, last_error, of_store};
+use crate::boundary::{Outcome, call_int, call_ptr, last_error, of_store};
 use crate::error::Error;
 use crate::handles::{StoreHandle, close_store, new_store, store};
 use crate::text::{path, string};
 use std::ffi::{c_char, c_int};
 use std::ptr;
+use stillpoint_api::store::format::entry::GotoResult;
 use stillpoint_api::store::geometry::Geometry;
+use stillpoint_api::store::progress::Progress;
 use stillpoint_api::{OpenOptions, System};
 
 /// The library's version, `0.1.0`.
@@ -103,4 +105,33 @@ pub unsafe extern "C" fn stillpoint_device_remove(
     };
     // SAFETY: the header makes it NULL or an `Error **`.
     unsafe { call_int("stillpoint_device_remove", errp, act) }
+}
+
+fn resume(handle: *mut StoreHandle, to: GotoResult) -> Outcome<c_int> {
+    let system = store(handle)?;
+    let resumed = system.goto_resume(to, &Progress::default());
+    resumed.map_err(of_store)?;
+    Ok(0)
+}
+
+/// Completes every goto that was cut off: the devices hold the snapshots that were gone to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn stillpoint_goto_finish(
+    handle: *mut StoreHandle,
+    errp: *mut *mut Error,
+) -> c_int {
+    let act = || resume(handle, GotoResult::Done);
+    // SAFETY: the header makes it NULL or an `Error **`.
+    unsafe { call_int("stillpoint_goto_finish", errp, act) }
+}
+
+/// Takes every goto back that was cut off: the devices hold what they held before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn stillpoint_goto_undo(
+    handle: *mut StoreHandle,
+    errp: *mut *mut Error,
+) -> c_int {
+    let act = || resume(handle, GotoResult::Undone);
+    // SAFETY: the header makes it NULL or an `Error **`.
+    unsafe { call_int("stillpoint_goto_undo", errp, act) }
 }

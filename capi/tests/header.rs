@@ -250,13 +250,61 @@ fn a_prototype_of_another_era_is_noticed() {
 
 #[test]
 fn code_that_includes_qemus_own_headers_compiles_as_it_is() {
-    if !has("header", &["cc"]) {
+    if !has("header", &["cc", "g++"]) {
         return;
     }
-    let text = "#include \"block/snapshot.h\"\n#include \"qapi/error.h\"\n\
-        int f(BlockDriverState *bs);\n\
-        int f(BlockDriverState *bs) { return bdrv_snapshot_goto(bs, \"a\", NULL); }\n";
+    let text = r#"
+#include "block/snapshot.h"
+#include "qapi/error.h"
+int revert(BlockDriverState *bs, const char *name, Error **errp);
+int revert(BlockDriverState *bs, const char *name, Error **errp)
+{
+    Error *local_err = NULL;
+    int ret = bdrv_snapshot_goto(bs, name, &local_err);
+    if (local_err) {
+        error_append_hint(&local_err, "Try '%s'.\n", "again");
+        error_prepend(&local_err, "%s: ", name);
+        error_propagate(errp, local_err);
+    } else if (ret < 0) {
+        error_setg_errno(errp, -ret, "going to '%s'", name);
+    }
+    bdrv_snapshot_delete(bs, NULL, name, &error_abort);
+    if (!bs) {
+        error_setg(&error_fatal, "no node");
+    }
+    error_report_err(error_copy(local_err));
+    error_free_or_abort(&local_err);
+    return ret;
+}
+"#;
     compiles(&C11, "402", text);
+    // Of other releases what they have in common.
+    let text = "#include \"qapi/error.h\"\nvoid f(Error **errp);\n\
+        void f(Error **errp) { error_propagate(errp, NULL); }\n";
+    for release in Release::all() {
+        compiles(&C11, &number(release), text);
+        compiles(&CPP17, &number(release), text);
+    }
+}
+
+/// An object, whose address is a constant.
+#[test]
+fn the_options_are_what_the_seed_declares() {
+    if !has("header", &["cc", "g++"]) {
+        return;
+    }
+    let text = format!(
+        "{INCLUDE}extern QemuOptsList internal_snapshot_opts;\n\
+         QemuOptsList *use(void);\n\
+         QemuOptsList *use(void) {{ return &internal_snapshot_opts; }}\n\
+         extern QemuOptsList *lists[];\n\
+         QemuOptsList *lists[] = {{ &internal_snapshot_opts, NULL }};\n"
+    );
+    for release in ["200", "402", "1101"] {
+        compiles(&C11, release, &text);
+    }
+    let text = format!("{INCLUDE}QemuOptsList *list = &internal_snapshot_opts;\n");
+    compiles(&CPP17, "402", &text);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use support::{ERAS, Installed, capi, has, ok, source, version};
+use support::{ERAS, Installed, capi, has, install, ok, source, version};
 
 #[track_caller]
 fn done(program: &mut Command) {
@@ -111,16 +111,63 @@ fn threads_with_machines_of_their_own_do_not_meet() {
 }
 
 #[test]
+fn a_stale_handle_never_acts_on_another_disk() {
+    if !has("race", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let program = installed.shared(&[source("race.c")], &["-pthread"], "race");
+    done(&mut Command::new(program));
+}
+
+#[test]
+fn a_call_after_fork_fails_and_does_not_hang() {
+    if !has("fork", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let program = installed.shared(&[source("fork.c")], &[], "fork");
+    done(Command::new(program).arg(installed.empty("work")));
+}
+
+#[test]
+fn error_objects_behave_as_qemus() {
+    if !has("error", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let qemus = installed.prefix().join("include/stillpoint/qemu");
+    let include = format!("-I{}", qemus.display());
+    // The address of data is another matter in each.
+    for how in [&["-fPIE", "-pie"][..], &["-fno-pie", "-no-pie"]] {
+        let options = [how, &[&include, "-fsanitize=address"]].concat();
+        let program = installed.shared(&[source("error.c")], &options, "error");
+        let plain = Command::new(&program).output().expect("it runs");
+        let said = String::from_utf8_lossy(&plain.stderr);
+        assert_eq!(plain.stdout, b"done\n", "{said}");
+        let text = "Failed to load snapshot: No such file or directory\n";
+        assert_eq!(said, format!("disk 7: {text}Make 'nix' first.\n"));
+        for (argument, code) in [("abort", None), ("fatal", Some(1)), ("direct", Some(1))] {
+            let ended = Command::new(&program).arg(argument).output();
+            let ended = ended.expect("it runs");
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert!(said.contains(text) && ended.stdout.is_empty(), "{said}");
+            assert_eq!(ended.status.code(), code, "{argument}: {said}");
+        }
+    }
+}
+
+#[test]
 fn the_symbols_without_a_header_are_those_of_the_seed() {
     if !has("bare", &["cc", "pkg-config"]) {
         return;
     }
     let installed = Installed::new();
-    done(&mut Command::new(installed.shared(
-        &[source("bare.c")],
-        &[],
-        "bare",
-    )));
+    // Data of a library is reached in another way from each.
+    for options in [&["-fPIE", "-pie"][..], &["-fno-pie", "-no-pie"], &["-fPIC"]] {
+        let program = installed.shared(&[source("bare.c")], options, "bare");
+        done(&mut Command::new(program));
+    }
 }
 
 #[test]
@@ -189,6 +236,78 @@ fn the_example_runs_and_the_readme_shows_it() {
     assert!(!again.stderr.is_empty());
 }
 
+/// Runs the example on a new store in that folder.
+fn example(installed: &Installed, program: &Path, folder: &str) -> Command {
+    let folder = installed.empty(folder);
+    let image = folder.join("disk.raw");
+    fs::write(&image, vec![7; 65_536]).expect("it can be written");
+    let mut run = Command::new(program);
+    run.arg(folder.join("store"))
+        .arg(image)
+        .env_remove("LD_LIBRARY_PATH");
+    run
+}
+
+#[test]
+fn a_program_of_the_installed_library_starts_as_the_readme_says() {
+    let readme = fs::read_to_string(capi().join("../README.md")).expect("the README");
+    assert!(readme.contains("PKG_CONFIG_PATH=PREFIX/lib/pkgconfig LD_LIBRARY_PATH=PREFIX/lib`"));
+    if !has("example", &["cc", "pkg-config"]) {
+        return;
+    }
+    let installed = Installed::new();
+    let program = installed.path("snapshot");
+    let mut compiler = Command::new("cc");
+    compiler
+        .arg(capi().join("examples/snapshot.c"))
+        .args(installed.pkg_config(&["--cflags", "--libs"]))
+        .arg("-o")
+        .arg(&program);
+    ok(&mut compiler);
+    let without = example(&installed, &program, "without").output();
+    assert!(!without.expect("the loader runs").status.success());
+    let mut with = example(&installed, &program, "with");
+    with.env("LD_LIBRARY_PATH", installed.prefix().join("lib"));
+    assert_eq!(ok(&mut with), "made monday, id 1\n1\tmonday\n");
+}
+
+/// What the script says, and whether it ran an ldconfig that looks at that folder. The real one would change this machine.
+fn install_where_ldconfig_looks_at(
+    installed: &Installed,
+    folder: &Path,
+    name: &str,
+) -> (String, bool) {
+    let bin = installed.empty(name);
+    let (ldconfig, ran) = (bin.join("ldconfig"), bin.join("ran"));
+    let text = format!(
+        "#!/bin/sh\n[ $# -gt 0 ] || {{ : > {}; exit; }}\necho {}: '(from conf:1)'\n",
+        ran.display(),
+        folder.display()
+    );
+    fs::write(&ldconfig, text).expect("it can be written");
+    ok(Command::new("chmod").arg("+x").arg(&ldconfig));
+    let path = std::env::var("PATH").expect("there is one");
+    let mut install = install(&installed.prefix());
+    install.env("PATH", format!("{}:{path}", bin.display()));
+    let output = install.output().expect("the script runs");
+    assert!(output.status.success());
+    (
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+        ran.exists(),
+    )
+}
+
+#[test]
+fn installing_runs_ldconfig_where_it_looks_and_else_says_what_programs_need() {
+    let installed = Installed::new();
+    let lib = installed.prefix().join("lib");
+    let lib = lib.canonicalize().expect("it is there");
+    let (said, ran) = install_where_ldconfig_looks_at(&installed, &lib, "here");
+    assert!(ran && !said.contains("LD_LIBRARY_PATH"), "{said}");
+    let (said, ran) = install_where_ldconfig_looks_at(&installed, Path::new("/usr/lib"), "there");
+    assert!(!ran && said.contains("LD_LIBRARY_PATH="), "{said}");
+}
+
 /// Names of functions that a header of ours declares for the library.
 fn declared(header: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(header).expect("the header");
@@ -217,11 +336,19 @@ fn the_library_exports_what_the_header_declares_and_the_seeds_names() {
     let mut nm = Command::new("nm");
     nm.args(["-D", "--defined-only"])
         .arg(installed.prefix().join("lib/libstillpoint.so"));
-    let exported: BTreeSet<String> = ok(&mut nm)
+    let mut exported: BTreeSet<String> = ok(&mut nm)
         .lines()
         .filter_map(|l| l.split_whitespace().nth(2).map(str::to_owned))
         .collect();
     let bare = fs::read_to_string(source("bare.c")).expect("the source");
+    // The one of the seed's names that is no function, and what `errp` may be.
+    for object in [
+        "internal_snapshot_opts",
+        "stillpoint_error_abort",
+        "stillpoint_error_fatal",
+    ] {
+        assert!(exported.remove(object), "{object}");
+    }
     let (ours, seeds): (BTreeSet<_>, BTreeSet<_>) = exported
         .into_iter()
         .partition(|n| n.starts_with("stillpoint_"));

@@ -26,7 +26,8 @@ const ZSTD_LEVEL: u32 = 3;
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every cluster is checked against its hash before it is written; holes stay holes. The file appears under its name when it is whole.
+Every cluster is checked against its hash before it is written; holes stay holes. The file appears under its name
+when it is whole.
 
 Examples:
   still export web1@monday web1.raw

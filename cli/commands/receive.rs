@@ -20,8 +20,8 @@ use stillpoint_store::{Error, ErrorKind, Result};
 /// Arguments of `receive`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-All snapshots of the bundle are there at once, or none is. Snapshots that are there already are passed over, so that receiving again
-is safe, and goes on where it was cut off. A snapshot whose id is taken on its device gets the next free one.
+All snapshots of the bundle are there at once, or none is. Those that are there already are passed over, so that receiving
+again is safe, and goes on where it was cut off. A snapshot whose id is taken on its device gets the next free one.
 
 Examples:
   still receive monday.bundle

@@ -41,14 +41,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let _line = context.watch("send");
     let since = Instant::now();
-    let sent = match &arguments.output {
-        Some(file) => to_file("sending snapshots", file, |out| {
-            call(arguments, out, context)
-        })?,
-        None => {
-            check_stdout("sending snapshots", "the bundle", context)?;
-            call(arguments, &mut std::io::stdout().lock(), context)?
-        }
+    let doing = "sending snapshots";
+    let sent = if let Some(file) = &arguments.output {
+        to_file(doing, file, |out| call(arguments, out, context))?
+    } else {
+        check_stdout(doing, "the bundle", context)?;
+        call(arguments, &mut std::io::stdout().lock(), context)?
     };
     let carried = |(device, id, name): (String, Vec<u8>, Vec<u8>)| Carried {
         device,

@@ -13,8 +13,8 @@ use stillpoint_store::Result;
 /// Arguments of `summary`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-For `still send --for` at a store that cannot be asked: some three bytes a cluster. One cluster in some 16 million passes for one that
-is here and is not; `still receive` finds it and says how to get it.
+For `still send --for` at a store that cannot be asked: some three bytes a cluster. One cluster in some 16 million passes for
+one that is here and is not; `still receive` finds it and says how to get it.
 
 Examples:
   still summary > other.summary

@@ -4,7 +4,7 @@
 //! label                what disks are called outside
 //! menu                 what there is to serve, from the catalog
 //! gate ahead shelf     disks that are open: shared views, one cache, reading ahead
-//! volumes              volumes that are open, and who writes to them
+//! volumes keeper       volumes that are open, who writes to them, and that they do not grow beside the store
 //! nbd                  the menu as NBD exports
 //! mount                the menu as files
 //! listen accept        addresses to listen on, and those who come
@@ -18,6 +18,7 @@
 mod accept;
 mod ahead;
 mod gate;
+mod keeper;
 mod label;
 pub mod listen;
 mod menu;
@@ -29,6 +30,7 @@ mod shelf;
 mod volumes;
 
 pub use accept::Accepting;
+pub use keeper::Keeper;
 pub use label::{escape, unescape};
 pub use shelf::{CACHE_BYTES, Counts, Shelf};
 pub use volumes::OpenVolumes;

@@ -106,6 +106,18 @@ impl OpenVolumes {
             .collect()
     }
 
+    /// Volumes, with their names, of which more than `most` bytes are not in the store.
+    pub fn larger_than(&self, most: u64) -> Vec<(Uid, String)> {
+        let large = |device: &Uid| {
+            let volume = self.volumes.volume(device);
+            volume.is_ok_and(|volume| volume.overlay_bytes() > most)
+        };
+        let used = self.used().into_iter();
+        used.filter(|(device, ..)| large(device))
+            .map(|(device, name, _)| (device, name))
+            .collect()
+    }
+
     /// Makes everything durable that was written, and lets go of the volumes.
     pub fn close(&self) {
         for (device, name, _) in self.used() {

@@ -1,8 +1,12 @@
 //! A real Debian guest on disks of the store: it installs and writes, and what snapshots promise holds for it.
 
 mod machine;
+#[allow(dead_code, reason = "the tests of the server use the rest")]
+#[path = "../serve/server.rs"]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod volumes;
 
 use machine::{Machine, TOOLS, kit};
 use std::path::Path;

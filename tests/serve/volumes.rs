@@ -390,3 +390,31 @@ fn no_snapshot_of_a_group_shows_a_later_write_without_an_earlier_one() {
     assert!(last > 2, "nothing was written");
     server.stop().code(0);
 }
+
+#[test]
+fn much_that_was_written_goes_into_the_store_while_guests_write_on() {
+    let home = home_with(&["vm"], "16M");
+    let server = Server::start(&home, &["--overlay-limit", "1M"]);
+    let client = server.client("vm");
+    let mut dice = Dice::new(12);
+    let mut model = vec![0; 16 * MIB];
+    for n in 0..4 {
+        let bytes = dice.bytes(MIB);
+        client
+            .write(n * MIB as u64, &bytes, false)
+            .expect("a write");
+        model[n as usize * MIB..][..MIB].copy_from_slice(&bytes);
+    }
+    let stored = (0..6000).any(|_| {
+        change(&client, &mut model, &mut dice);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        home.pack_bytes() > 3 << 20
+    });
+    assert!(stored, "{}", server.log());
+    check(&client, &model);
+    assert!(home.snapshots().is_empty());
+    drop(client);
+    server.stop().code(0);
+    let _server = Server::start(&home, &[]);
+    assert_eq!(home.export("vm"), blake3::hash(&model));
+}

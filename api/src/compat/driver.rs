@@ -88,7 +88,7 @@ impl DriverError {
 
 impl From<Error> for DriverError {
     fn from(cause: Error) -> Self {
-        let errno = errno::of(&cause);
+        let errno = errno::of_medium(&cause);
         Self {
             cause: Some(cause),
             ..Self::errno(errno)

@@ -38,20 +38,14 @@ pub fn text(errno: i32) -> String {
 
 /// The number that says most about an error of the store: the system's own where there is one below it.
 pub fn of(error: &Error) -> i32 {
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        if let Some(errno) = e
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error)
-        {
-            return errno;
-        }
-        cause = e.source();
+    if let Some(errno) = of_system(error) {
+        return errno;
     }
     match error.kind() {
         ErrorKind::NotFound => ENOENT,
         ErrorKind::AlreadyExists => EEXIST,
-        ErrorKind::Busy => EBUSY,
+        // Nothing is wrong with the medium; what stands in the way is named.
+        ErrorKind::Busy | ErrorKind::Refused => EBUSY,
         ErrorKind::InvalidInput => EINVAL,
         ErrorKind::Unsupported => ENOTSUP,
         ErrorKind::LimitExceeded => EFBIG,
@@ -60,6 +54,26 @@ pub fn of(error: &Error) -> i32 {
         ErrorKind::Cancelled => ECANCELED,
         _ => EIO,
     }
+}
+
+/// The same for what a node does: an image that is gone is no medium there, since ENOENT says "no such snapshot".
+pub fn of_medium(error: &Error) -> i32 {
+    match of_system(error) {
+        Some(ENOENT) => ENOMEDIUM,
+        _ => of(error),
+    }
+}
+
+fn of_system(error: &Error) -> Option<i32> {
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let errno = e.downcast_ref().and_then(io::Error::raw_os_error);
+        if errno.is_some() {
+            return errno;
+        }
+        cause = e.source();
+    }
+    None
 }
 
 #[cfg(test)]
@@ -84,5 +98,20 @@ mod tests {
         assert_eq!(of(&outer), ENOSPC);
         assert_eq!(of(&Error::new(ErrorKind::NotFound, "looking")), ENOENT);
         assert_eq!(of(&Error::corrupt("reading", "torn")), EIO);
+    }
+
+    #[test]
+    fn what_must_be_done_first_is_no_failure_of_the_medium() {
+        assert_eq!(of(&Error::new(ErrorKind::Refused, "using")), EBUSY);
+    }
+
+    #[test]
+    fn an_image_that_is_gone_is_no_medium_and_not_a_missing_snapshot() {
+        let gone = Error::io("opening", io::Error::from_raw_os_error(ENOENT));
+        assert_eq!((of(&gone), of_medium(&gone)), (ENOENT, ENOMEDIUM));
+        assert_eq!(
+            of_medium(&Error::new(ErrorKind::NotFound, "looking")),
+            ENOENT
+        );
     }
 }

@@ -4,7 +4,11 @@
 use crate::compat::driver::{Driver, DriverError};
 use crate::compat::eras::Flags;
 use crate::compat::failure::Failure;
+use std::collections::{BTreeMap, BTreeSet};
 use stillpoint_store::{Error, ErrorKind, Result};
+
+/// Nodes one below the other at most. What goes down from a node needs stack for each; backing chains have a few dozen.
+pub const DEPTH_MAX: usize = 256;
 
 /// A node of one graph: `BlockDriverState *`. Never used for another node again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +129,8 @@ pub struct Node {
     /// Its dirty bitmaps.
     pub bitmaps: Vec<DirtyBitmap>,
     children: Vec<Child>,
+    /// Once for each edge to it.
+    parents: Vec<NodeId>,
 }
 
 impl Node {
@@ -148,6 +154,7 @@ impl Node {
             monitor_owned: true,
             bitmaps: Vec::new(),
             children: Vec::new(),
+            parents: Vec::new(),
         }
     }
 
@@ -169,6 +176,22 @@ impl Node {
     pub fn children(&self) -> &[Child] {
         &self.children
     }
+
+    fn next(&self, to: Direction) -> Vec<NodeId> {
+        match to {
+            Direction::Up => self.parents.clone(),
+            Direction::Down => self.children.iter().map(|c| c.node).collect(),
+        }
+    }
+}
+
+/// Along the edges of the graph.
+#[derive(Clone, Copy)]
+enum Direction {
+    /// To parents.
+    Up,
+    /// To children.
+    Down,
 }
 
 /// A `BlockBackend`: what a guest's device or `-drive` holds.
@@ -183,7 +206,10 @@ pub struct Backend {
 /// All nodes and backends of one QEMU.
 #[derive(Default)]
 pub struct Graph {
-    nodes: Vec<Option<Node>>,
+    /// In the order of their adding.
+    nodes: BTreeMap<NodeId, Node>,
+    /// Nodes that were ever added: no id is given out twice, since handles of nodes that went are still about.
+    given: usize,
     backends: Vec<Backend>,
     reports: Vec<Vec<u8>>,
     /// What `bdrv_snapshots` found first.
@@ -205,8 +231,10 @@ impl Graph {
             )
             .detail("there is one of that name"));
         }
-        self.nodes.push(Some(node));
-        Ok(NodeId(self.nodes.len() - 1))
+        let id = NodeId(self.given);
+        self.given += 1;
+        self.nodes.insert(id, node);
+        Ok(id)
     }
 
     /// Adds a node below a backend of the same name, as `-drive` does.
@@ -225,7 +253,8 @@ impl Graph {
     }
 
     /// Makes one node a child of another. `InvalidInput` for nodes that are not there, or where a node would be below
-    /// itself.
+    /// itself; `AlreadyExists` where the parent has a child of that name; `LimitExceeded` where more than [`DEPTH_MAX`]
+    /// nodes would be one below the other.
     pub fn add_child(
         &mut self,
         parent: NodeId,
@@ -237,45 +266,77 @@ impl Graph {
         if self.get(node).is_none() {
             return bad("there is no such child");
         }
-        if parent == node || self.is_below(parent, node) {
+        if self.below(node).contains(&parent) {
             return bad("a node cannot be below itself");
         }
-        let Some(parent) = self.get_mut(parent) else {
+        let Some(above) = self.get(parent) else {
             return bad("there is no such parent");
         };
-        parent.children.push(Child {
+        let refuse = |kind, why| Err(Error::new(kind, "adding a child").detail(why));
+        if above.children.iter().any(|c| c.name == name) {
+            let why = format!("the parent has a child {name:?}");
+            return refuse(ErrorKind::AlreadyExists, why);
+        }
+        if self.height(parent, Direction::Up) + self.height(node, Direction::Down) > DEPTH_MAX {
+            let why = format!("more than {DEPTH_MAX} nodes would be one below the other");
+            return refuse(ErrorKind::LimitExceeded, why);
+        }
+        let child = Child {
             name: name.into(),
             role,
             node,
-        });
+        };
+        self.get_mut(parent)
+            .into_iter()
+            .for_each(|n| n.children.push(child.clone()));
+        self.get_mut(node)
+            .into_iter()
+            .for_each(|n| n.parents.push(parent));
         Ok(())
     }
 
     /// Takes a node out, with the edges to it; backends that hold it are left with an empty tray.
     pub fn remove(&mut self, node: NodeId) -> Option<Node> {
-        let gone = self.nodes.get_mut(node.0)?.take();
-        for other in self.nodes.iter_mut().flatten() {
-            other.children.retain(|c| c.node != node);
+        let gone = self.nodes.remove(&node)?;
+        for child in &gone.children {
+            let child = self.nodes.get_mut(&child.node);
+            child
+                .into_iter()
+                .for_each(|n| n.parents.retain(|p| *p != node));
+        }
+        for parent in &gone.parents {
+            let parent = self.nodes.get_mut(parent);
+            parent
+                .into_iter()
+                .for_each(|n| n.children.retain(|c| c.node != node));
         }
         let holding = self.backends.iter_mut().filter(|b| b.root == Some(node));
         holding.for_each(|b| b.root = None);
-        gone
+        Some(gone)
+    }
+
+    /// Takes all nodes and backends out. Ids of nodes that went stay used.
+    pub fn clear(&mut self) {
+        *self = Self {
+            given: self.given,
+            ..Self::default()
+        };
     }
 
     /// A node.
     pub fn get(&self, node: NodeId) -> Option<&Node> {
-        self.nodes.get(node.0)?.as_ref()
+        self.nodes.get(&node)
     }
 
     /// A node, to change it.
     pub fn get_mut(&mut self, node: NodeId) -> Option<&mut Node> {
-        self.nodes.get_mut(node.0)?.as_mut()
+        self.nodes.get_mut(&node)
     }
 
     /// The node of that node name.
     pub fn named(&self, name: &str) -> Option<NodeId> {
-        let is = |n: &Option<Node>| n.as_ref().is_some_and(|n| n.name == name);
-        self.nodes.iter().position(is).map(NodeId)
+        let mut all = self.nodes.iter();
+        all.find(|(_, n)| n.name == name).map(|(id, _)| *id)
     }
 
     /// The root of the backend of that name.
@@ -310,10 +371,9 @@ impl Graph {
                 roots.push(root);
             }
         }
-        let all = (0..).map(NodeId).zip(&self.nodes);
-        let owned = all.filter(|(_, n)| n.as_ref().is_some_and(|n| n.monitor_owned));
+        let owned = self.nodes.iter().filter(|(_, n)| n.monitor_owned);
         let owned: Vec<NodeId> = owned
-            .map(|(id, _)| id)
+            .map(|(id, _)| *id)
             .filter(|id| !roots.contains(id))
             .collect();
         roots.extend(owned);
@@ -347,16 +407,16 @@ impl Graph {
 
     /// Whether the node has a driver and a medium, and so has everything below it.
     pub fn is_inserted(&self, node: NodeId) -> bool {
-        self.get(node).is_some_and(|n| {
-            let below = |c: &Child| self.is_inserted(c.node);
-            n.driver.is_some() && n.inserted && n.children.iter().all(below)
-        })
+        let has = |id: &NodeId| {
+            self.get(*id)
+                .is_some_and(|n| n.driver.is_some() && n.inserted)
+        };
+        self.below(node).iter().all(has)
     }
 
     /// Whether any other node has it as a child.
     pub fn has_parents(&self, node: NodeId) -> bool {
-        let mut all = self.nodes.iter().flatten().flat_map(|n| &n.children);
-        all.any(|c| c.node == node)
+        self.get(node).is_some_and(|n| !n.parents.is_empty())
     }
 
     /// Whether a backend holds it.
@@ -364,9 +424,33 @@ impl Graph {
         self.backends.iter().any(|b| b.root == Some(node))
     }
 
-    fn is_below(&self, node: NodeId, top: NodeId) -> bool {
-        let mut children = self.get(top).into_iter().flat_map(|n| &n.children);
-        children.any(|c| c.node == node || self.is_below(node, c.node))
+    /// The node and all below it, each met once however many ways lead there.
+    fn below(&self, node: NodeId) -> BTreeSet<NodeId> {
+        let mut met = BTreeSet::from([node]);
+        let mut waiting = vec![node];
+        while let Some(id) = waiting.pop() {
+            let children = self.get(id).into_iter().flat_map(|n| &n.children);
+            waiting.extend(children.map(|c| c.node).filter(|id| met.insert(*id)));
+        }
+        met
+    }
+
+    /// Nodes on the longest way up or down, this one included.
+    fn height(&self, node: NodeId, to: Direction) -> usize {
+        self.height_of(node, to, &mut BTreeMap::new())
+    }
+
+    /// No deeper than `DEPTH_MAX`, which `add_child` sees to; what is known of a node is not asked twice.
+    fn height_of(&self, id: NodeId, to: Direction, known: &mut BTreeMap<NodeId, usize>) -> usize {
+        if let Some(height) = known.get(&id) {
+            return *height;
+        }
+        let mut highest = 0;
+        for next in self.get(id).into_iter().flat_map(|n| n.next(to)) {
+            highest = highest.max(self.height_of(next, to, known));
+        }
+        known.insert(id, highest + 1);
+        highest + 1
     }
 
     /// The child that an operation goes on with where the driver lacks it.

@@ -479,6 +479,34 @@ fn volumes_are_cloned_moved_and_removed() {
     crash_everywhere(80, &TWO, &steps);
 }
 
+#[test]
+fn what_is_left_of_a_volume_that_was_cut_off_is_removed_by_the_next_one() {
+    alone(|| {
+        let template = Machine::new(seed(), small());
+        let trace = run(&template, &Expect::default(), &TWO[..1]);
+        let before = template.disk.calls();
+        let whole = template.copy();
+        let first = whole.disk.calls();
+        run(&whole, &trace.sure, &TWO[1..2]);
+        let calls = whole.disk.calls() - first;
+        assert!(calls > 5 && before > 0);
+        for k in 1..=calls {
+            let machine = template.copy();
+            machine.disk.crash_at(k);
+            run(&machine, &trace.sure, &TWO[1..2]);
+            let after = machine.restart(CrashMode::AllUnsynced, machine.index.copy());
+            let system = after.open().unwrap();
+            let source = VolumeSource::Empty(BLOCK);
+            let made = system.volume_create("c", source, &Progress::default());
+            made.unwrap();
+            let volumes = system.devices().unwrap().len();
+            let locks = after.paths("/store/local/volumes/");
+            let folders = locks.iter().filter(|p| p.ends_with("lock")).count();
+            assert_eq!(folders, volumes, "call {k}: {locks:?}");
+        }
+    });
+}
+
 /// Whether some crash loses what was flushed, with this sync left out.
 fn loses(lie: Lie, prefix: &str) -> bool {
     let steps = [

@@ -10,6 +10,8 @@
  *
  * Rules for all functions:
  *  - Numbers: a negative one is -errno where the release returns one, else -1.
+ *  - -ENOENT is a snapshot that there is not; -ENOMEDIUM a closed node, or an image that is gone; -EBUSY what somebody
+ *    else holds, or what something must be done about first, which stillpoint_error_hint() or stillpoint_last_error() says.
  *  - NULL, or a node that there is not or no more, where QEMU aborted or crashed: -EINVAL, false or NULL, nothing is
  *    done, and the Error object and stillpoint_last_error() say which argument it was. What QEMU took NULL for may be
  *    NULL: errp always, and id or name where the other is given.
@@ -19,6 +21,8 @@
  *    stored, as by QEMU. Strings that are returned belong to the library; each function says for how long.
  *  - Nodes are handles: a stale one is an error, and nothing worse.
  *  - Any thread may call. Calls on the nodes of one graph wait for each other, those on different graphs do not.
+ *  - After fork() the child can only exit or exec if the parent has called a function here: its own calls are -EINVAL.
+ *    Daemons fork first.
  *  - No panic leaves the library: what breaks inside it is -EIO and an Error object.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
@@ -114,8 +118,7 @@ typedef struct QemuOptsList {
     QemuOptDesc desc[3];
 } QemuOptsList;
 
-const QemuOptsList *stillpoint_internal_snapshot_opts(void);
-#define internal_snapshot_opts (*stillpoint_internal_snapshot_opts())
+extern QemuOptsList internal_snapshot_opts;
 #endif
 
 /* Errors ----------------------------------------------------------------------------------------------------------- */
@@ -123,6 +126,18 @@ const QemuOptsList *stillpoint_internal_snapshot_opts(void);
 const char *stillpoint_error_get_pretty(const Error *error);
 int stillpoint_error_get_class(const Error *error);
 void stillpoint_error_free(Error *error);
+
+/* What "qapi/error.h" is made of: there are QEMU's names for these. NULL is no object. */
+Error *stillpoint_error_new(int error_class, const char *text);
+Error *stillpoint_error_copy(const Error *error);
+void stillpoint_error_propagate(Error **errp, Error *error); /* takes the object */
+void stillpoint_error_prepend(Error *error, const char *text);
+void stillpoint_error_append_hint(Error *error, const char *text);
+void stillpoint_error_report(Error *error); /* to standard error, and frees it */
+
+/* As errp: an error that is put there aborts the program, or ends it with exit code 1. */
+extern Error *stillpoint_error_abort;
+extern Error *stillpoint_error_fatal;
 
 /* What can be done about it, or NULL. It belongs to the object. */
 const char *stillpoint_error_hint(const Error *error);
@@ -173,6 +188,14 @@ int stillpoint_device_add(StillpointStore *store, const char *device, const char
 /* Removes a device without snapshots from the store; its image is not touched. 0, or -errno. */
 int stillpoint_device_remove(StillpointStore *store, const char *device, Error **errp);
 
+/*
+ * A goto that was cut off, by a crash or a kill, leaves its devices marked, and calls that need their images are -EBUSY.
+ * These complete all such gotos, so that the devices hold the snapshots that were gone to, or take them back, so that
+ * they hold what they held before. 0; -ENOENT if none was cut off; or -errno.
+ */
+int stillpoint_goto_finish(StillpointStore *store, Error **errp);
+int stillpoint_goto_undo(StillpointStore *store, Error **errp);
+
 /* Graphs ----------------------------------------------------------------------------------------------------------- */
 
 /*
@@ -219,7 +242,8 @@ int stillpoint_add_backend(const char *name, BlockDriverState *root, Error **err
 
 /*
  * Makes a node the child of another in the same graph. The child named "file" is what operations fall back to where the
- * parent's format lacks them; from 5.2 on it is the primary one. 0, or -errno.
+ * parent's format lacks them; from 5.2 on it is the primary one. A parent has one child of a name (-EEXIST), and at most
+ * 256 nodes are one below the other (-EFBIG). 0, or -errno.
  */
 int stillpoint_add_child(BlockDriverState *parent, const char *name, unsigned role, BlockDriverState *child,
                          Error **errp);

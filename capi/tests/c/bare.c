@@ -16,6 +16,20 @@ typedef struct QEMUSnapshotInfo {
     uint64_t vm_clock_nsec;
 } QEMUSnapshotInfo;
 
+typedef struct QemuOptsList {
+    const char *name;
+    const char *implied_opt_name;
+    bool merge_lists;
+    struct {
+        const char *name;
+        int type;
+        const char *help;
+        const char *def_value_str;
+    } desc[3];
+} QemuOptsList;
+
+extern QemuOptsList internal_snapshot_opts;
+static QemuOptsList *const lists_[] = { &internal_snapshot_opts };
 BlockDriverState *stillpoint_add_memory(const char *node_name, const void *bytes, size_t size, Error **errp);
 const char *error_get_pretty(const Error *error);
 int error_get_class(const Error *error);
@@ -51,6 +65,8 @@ int main(void)
     Error *error = NULL;
     QEMUSnapshotInfo sn, *list = NULL;
     BlockDriverState *bad = NULL, *bs = stillpoint_add_memory("disk", "bytes", 5, &error);
+    CHECK(strcmp(lists_[0]->name, "snapshot") == 0 && strcmp(lists_[0]->desc[1].name, "snapshot.name") == 0);
+    CHECK(lists_[0]->desc[2].name == NULL);
     memset(&sn, 0, sizeof(sn));
     strcpy(sn.name, "a");
     CHECK(bs != NULL && bdrv_can_snapshot(bs) == 1 && bdrv_snapshot_create(bs, &sn) == 0);

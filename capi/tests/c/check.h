@@ -19,6 +19,13 @@
         }                                                                                                              \
     } while (0)
 
+/* The text of the last call, which failed, has that in it. */
+#define CHECK_SAYS(part)                                                                                               \
+    do {                                                                                                               \
+        CHECK(stillpoint_last_error() != NULL);                                                                        \
+        CHECK(strstr(stillpoint_last_error(), part) != NULL);                                                          \
+    } while (0)
+
 /* The Error object is there and has that in its text; frees it. */
 #define CHECK_ERROR(error, part)                                                                                       \
     do {                                                                                                               \

@@ -364,7 +364,10 @@ static void nulls(BlockDriverState *bs, BlockDriverState *stale)
     CHECK(bdrv_snapshot_create(stale, &sn) == -EINVAL);
 #if V >= 106
     CHECK(bdrv_snapshot_find(NULL, &sn, "a") == -EINVAL);
-    CHECK(bdrv_snapshot_find(bs, NULL, "a") == -EINVAL && bdrv_snapshot_find(bs, &sn, NULL) == -EINVAL);
+    CHECK(bdrv_snapshot_find(bs, NULL, "a") == -EINVAL);
+    CHECK_SAYS("sn_info is NULL");
+    CHECK(bdrv_snapshot_find(bs, &sn, NULL) == -EINVAL);
+    CHECK_SAYS("name is NULL");
 #endif
 #if V >= 107
     CHECK(!bdrv_snapshot_find_by_id_and_name(NULL, "1", NULL, &sn, &error_));
@@ -378,11 +381,19 @@ static void nulls(BlockDriverState *bs, BlockDriverState *stale)
     CHECK(bdrv_snapshot_goto(bs, NULL, &error_) == -EINVAL);
     CHECK_ERROR(error_, "snapshot_id is NULL");
 #endif
-    CHECK(go_to(NULL, "a") == -EINVAL && go_to(bs, NULL) == -EINVAL && go_to(stale, "a") == -EINVAL);
-    CHECK(delete_id(NULL, "1") == -EINVAL && delete_id(bs, NULL) == -EINVAL);
+    CHECK(go_to(NULL, "a") == -EINVAL && go_to(stale, "a") == -EINVAL && go_to(bs, NULL) == -EINVAL);
+    CHECK_SAYS("snapshot_id is NULL");
+    CHECK(delete_id(NULL, "1") == -EINVAL);
+    CHECK_SAYS("bs is NULL");
+    CHECK(delete_id(bs, NULL) == -EINVAL);
+    CHECK_SAYS(V >= 107 ? "snapshot_id and name are both NULL" : "snapshot_id is NULL");
     CHECK(bdrv_snapshot_list(NULL, &list) == -EINVAL && list == &sn);
     CHECK(bdrv_snapshot_list(bs, NULL) == -EINVAL);
-    CHECK(load_tmp_name(NULL, "a") == -EINVAL && load_tmp_name(bs, NULL) == -EINVAL);
+    CHECK_SAYS("psn_info is NULL");
+    CHECK(load_tmp_name(NULL, "a") == -EINVAL);
+    CHECK_SAYS("bs is NULL");
+    CHECK(load_tmp_name(bs, NULL) == -EINVAL);
+    CHECK_SAYS(V >= 200 ? "snapshot_id and name are both NULL" : "snapshot_name is NULL");
 #if V >= 200
     CHECK(bdrv_snapshot_load_tmp_by_id_or_name(bs, NULL, &error_) == -EINVAL);
     CHECK_ERROR(error_, "id_or_name is NULL");
@@ -442,6 +453,16 @@ static void graphs(BlockDriverState *other)
     BlockDriverState *bad = NULL;
     CHECK(bdrv_all_create_snapshot(&sn, other, 0, &bad) == -EINVAL);
 #endif
+    CHECK(stillpoint_add_child(top, "file", 0, disk, NULL) == -EEXIST);
+    /* A chain that grows upwards until it is refused. */
+    int added = 0;
+    for (int nodes = 0; nodes < 5000 && added == 0; nodes++) {
+        BlockDriverState *above = stillpoint_add_plain("", "raw", NULL);
+        added = stillpoint_add_child(above, "file", role, top, &error_);
+        top = added == 0 ? above : top;
+    }
+    CHECK(added == -EFBIG && bdrv_can_snapshot(top) == 0);
+    CHECK_ERROR(error_, "one below the other");
     stillpoint_detach_all();
     CHECK(stillpoint_find_node("disk") == NULL && bdrv_can_snapshot(disk) == 0);
     CHECK(stillpoint_add_memory("again", "", 0, &error_) != NULL);
@@ -466,7 +487,19 @@ int main(int argc, char **argv)
     CHECK(strcmp(internal_snapshot_opts.desc[1].name, SNAPSHOT_OPT_NAME) == 0);
     CHECK(internal_snapshot_opts.desc[2].name == NULL && sizeof(SNAPSHOT_OPT_BASE) == 10);
 #endif
+    CHECK(stillpoint_error_abort == NULL && stillpoint_error_fatal == NULL);
+    Error *made = stillpoint_error_new(0, "text"), *copy = stillpoint_error_copy(made);
+    stillpoint_error_prepend(made, "a ");
+    stillpoint_error_append_hint(made, "hint");
+    stillpoint_error_propagate(&error_, made);
+    CHECK(strcmp(stillpoint_error_hint(error_), "hint") == 0);
+    CHECK_ERROR(error_, "a text");
+    stillpoint_error_propagate(NULL, copy);
+    stillpoint_error_report(NULL);
     StillpointStore *store = open_store();
+    CHECK(stillpoint_goto_finish(store, &error_) == -ENOENT);
+    CHECK_ERROR(error_, "none was cut off");
+    CHECK(stillpoint_goto_undo(store, NULL) == -ENOENT && stillpoint_goto_undo(NULL, NULL) == -EINVAL);
     BlockDriverState *a = stillpoint_attach(store, "a", &error_);
     CHECK(a != NULL && stillpoint_attach(store, "nix", NULL) == NULL);
     one_node(a);

@@ -29,16 +29,7 @@ pub struct Installed {
 impl Installed {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
-        let this = std::env::current_exe().expect("a test is a program");
-        // Cargo puts the libraries that it makes for tests beside them.
-        let built = this.parent().expect("it is in a folder");
-        let script = capi().join("../scripts/install-c");
-        let mut install = Command::new(script);
-        install
-            .arg(folder.path().join("prefix"))
-            .arg("--from")
-            .arg(built);
-        ok(&mut install);
+        ok(&mut install(&folder.path().join("prefix")));
         Self { folder }
     }
 
@@ -85,6 +76,16 @@ impl Installed {
         ok(&mut command);
         program
     }
+}
+
+/// The script that installs the library of this build below a prefix.
+pub fn install(prefix: &Path) -> Command {
+    let this = std::env::current_exe().expect("a test is a program");
+    // Cargo puts the libraries that it makes for tests beside them.
+    let built = this.parent().expect("it is in a folder");
+    let mut install = Command::new(capi().join("../scripts/install-c"));
+    install.arg(prefix).arg("--from").arg(built);
+    install
 }
 
 /// A C source of the tests.

@@ -18,7 +18,7 @@ use stillpoint_serve::listen::{Address, Listener, Unlink, control_of};
 use stillpoint_serve::metrics::{self, Page};
 use stillpoint_serve::nbd::StoreExports;
 use stillpoint_serve::qmp::{self, Monitor};
-use stillpoint_serve::{Accepting, CACHE_BYTES, Shelf};
+use stillpoint_serve::{Accepting, CACHE_BYTES, Keeper, Shelf};
 use stillpoint_store::{Error, ErrorKind, Result};
 use tracing::{error, info};
 
@@ -68,6 +68,9 @@ pub struct Arguments {
     /// Serve clients that do not ask for TLS too
     #[arg(long, requires = "tls_certificates")]
     tls_optional: bool,
+    /// Bytes written to a volume that are kept in files beside the store; more are stored while guests write on
+    #[arg(long, value_name = "BYTES", value_parser = size::parse, default_value = "1G")]
+    overlay_limit: u64,
     /// How log lines on standard error look
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log: LogFormat,
@@ -107,8 +110,11 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let monitor = Monitor::new(shelf.clone(), exports, arguments.qemu_version);
     let control = qmp::Server::new(monitor);
     let listened = bound.names();
-    let _unlink = bound.serve(&server, &control)?;
+    // Before clients come: a second server on the store must not get as far as them.
     let _own = own_socket(&control, context)?;
+    let _unlink = bound.serve(&server, &control)?;
+    let keeper = Keeper::start(shelf.clone(), arguments.overlay_limit)
+        .map_err(|e| Error::io("starting a thread", e))?;
     for name in &listened {
         info!(address = name, "listening");
     }
@@ -121,6 +127,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     drop(metrics);
     let clean = server.shutdown(PATIENCE);
     control.shutdown(PATIENCE);
+    drop(keeper);
     // ORDER: nobody writes any more, then what was written becomes durable: guests that did not flush lose nothing by a restart.
     shelf.volumes().close();
     if !clean {

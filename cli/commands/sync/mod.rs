@@ -24,10 +24,10 @@ use stillpoint_store::{Error, ErrorKind, Result};
 /// Arguments of `sync`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-SRC and DST are folders of stores, or ssh:HOST:PATH for one on another host, where still must be installed; one of the two is here.
-Devices and snapshots are the same in both by their uids. It may be interrupted at any moment and repeated: what has arrived is
-not sent again, unless a gc came between. STILL_SSH is the command that runs others there (ssh), STILL_REMOTE the program's
-name there (still).
+SRC and DST are folders of stores, or ssh:HOST:PATH for one on another host, which has still; one of the two is here.
+Devices and snapshots are the same in both by their uids. It may be interrupted at any moment and repeated: what has arrived
+is not sent again, unless a gc came between. STILL_SSH is the command that runs others there (ssh), STILL_REMOTE the
+program's name there (still).
 
 Examples:
   still sync /srv/stillpoint ssh:backup:/srv/stillpoint

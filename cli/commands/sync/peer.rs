@@ -18,7 +18,7 @@ use stillpoint_store::{Error, ErrorKind, Result};
 Started by still sync, which speaks with it over standard input and output.
 
 Example:
-  still sync-peer take < /dev/null")]
+  still sync-peer take")]
 pub enum Verb {
     /// Receive
     Take(TakeArguments),

@@ -68,7 +68,7 @@ impl Summary {
         let mut need = Vec::new();
         let mut filter = None;
         loop {
-            let raw = incoming.next()?;
+            let raw = incoming.read()?;
             match raw.kind {
                 FILTER if filter.is_none() => filter = Some(read_filter(&raw, &mut incoming)?),
                 NEED => {
@@ -127,7 +127,7 @@ fn read_filter<R: Read>(head: &Raw, incoming: &mut Incoming<R>) -> Result<Filter
     let count = u64_of(count)?;
     let mut bytes = Vec::new();
     loop {
-        let raw = incoming.next()?;
+        let raw = incoming.read()?;
         match raw.kind {
             BITS if bytes.len() + raw.payload.len() <= FILTER_BYTES_MAX => {
                 bytes.extend_from_slice(&raw.payload);
@@ -174,7 +174,7 @@ pub fn write_summary(store: &Store, out: impl Write, progress: &Progress) -> Res
             let top = u64::from(u32::from_be_bytes([
                 hash.0[0], hash.0[1], hash.0[2], hash.0[3],
             ]));
-            top * passes >> 32 == pass
+            (top * passes) >> 32 == pass
         };
         store.each_stored(&mut |hash| {
             if mine(hash) {

@@ -56,7 +56,7 @@ pub fn send(store: &Store, send: &Send, out: impl Write, progress: &Progress) ->
     if let Some(summary) = &send.summary {
         summary.check_clusters(store.geometry())?;
         // A snapshot that is there comes again all the same: who has it passes it over.
-        known.roots = summary.known().roots.clone();
+        known.roots.clone_from(&summary.known().roots);
     }
     for since in &send.since {
         if let (_, Some(snapshot)) = find(&catalog, since)? {

@@ -11,5 +11,5 @@ mod read;
 mod relay;
 mod write;
 
-pub(crate) use read::open;
+pub(crate) use read::{open, open_backing};
 pub use write::write_foreign;

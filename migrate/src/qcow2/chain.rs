@@ -4,6 +4,7 @@ use super::bytes::read_padded;
 use super::gate::Role;
 use super::layer::{TableCacheBytes, read_header};
 use super::{Gate, Header, Kind, Layer, Map, Mapped, State};
+use crate::foreign;
 use crate::format::Format;
 use crate::locked::Locked;
 use std::ops::Range;
@@ -18,7 +19,7 @@ const DOING: &str = "opening the backing chain of";
 pub enum Link {
     /// A qcow2 file; what is above it sees its active state.
     Qcow2(State),
-    /// A raw file.
+    /// A raw file, or one of a format that is read as raw.
     Raw {
         /// What it was opened as.
         path: String,
@@ -253,11 +254,19 @@ fn backing(
             Ok((Link::Qcow2(State::active(&layer)?), below))
         }
         other => {
-            let why = format!("it is of the format {:?}", String::from_utf8_lossy(other));
-            Err(Error::new(ErrorKind::Unsupported, DOING)
-                .detail(why)
-                .at(path.display())
-                .hint("read the image through qemu-nbd, which knows it"))
+            let shown = String::from_utf8_lossy(other);
+            let Ok(Format::Foreign(name)) = Format::named(&shown) else {
+                let why = format!("it is of the format {shown:?}");
+                return Err(Error::new(ErrorKind::Unsupported, DOING)
+                    .detail(why)
+                    .at(path.display()));
+            };
+            let locked = opener.files.last().cloned();
+            let locked = locked.ok_or_else(|| Error::invalid(DOING, "no file is open"))?;
+            let file = foreign::open_backing(opener.disk, path, locked, name, opener.gate)?;
+            let len = file.len()?;
+            let path = path.display().to_string();
+            Ok((Link::Raw { path, file, len }, None))
         }
     }
 }

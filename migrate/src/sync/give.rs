@@ -133,8 +133,9 @@ impl<W: Write> Giving<'_, W> {
             let steps = &cargo.steps;
             let window_max = self.give.window_max.unwrap_or(WINDOW_MAX);
             scope.spawn(move || walk(&trees, (steps, window_max), (&permits, hops), &events));
-            // Without permits the walk ends, also where this fails.
-            let served = self.serve(&mut giver, tokens);
+            let served = self.serve(&mut giver, &tokens);
+            // Without permits the walk ends, also where that failed.
+            drop(tokens);
             if served.is_err() {
                 // The walk may wait for room; without permits it tells little more.
                 self.late.extend(self.next.try_iter());
@@ -159,7 +160,7 @@ impl<W: Write> Giving<'_, W> {
     }
 
     /// Sends what the walk tells and what is wanted, until all is done there.
-    fn serve(&mut self, giver: &mut Giver<'_>, tokens: Sender<u16>) -> Result<Outcome> {
+    fn serve(&mut self, giver: &mut Giver<'_>, tokens: &Sender<u16>) -> Result<Outcome> {
         let mut told = false;
         let mut ended = false;
         loop {

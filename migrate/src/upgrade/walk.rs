@@ -132,11 +132,10 @@ mod tests {
             Self(RefCell::new((version, Vec::new())))
         }
 
-        fn note(&self, version: u64, what: &'static str) -> Result<()> {
+        fn note(&self, version: u64, what: &'static str) {
             let mut place = self.0.borrow_mut();
             place.0 = version;
             place.1.push(what);
-            Ok(())
         }
     }
 
@@ -157,9 +156,18 @@ mod tests {
 
     fn steps() -> [Step<Place>; 3] {
         [
-            step(1, 2, |p, _| p.note(2, "1 to 2")),
-            step(2, 4, |p, _| p.note(4, "2 to 4")),
-            step(4, 5, |p, _| p.note(5, "4 to 5")),
+            step(1, 2, |p, _| {
+                p.note(2, "1 to 2");
+                Ok(())
+            }),
+            step(2, 4, |p, _| {
+                p.note(4, "2 to 4");
+                Ok(())
+            }),
+            step(4, 5, |p, _| {
+                p.note(5, "4 to 5");
+                Ok(())
+            }),
         ]
     }
 
@@ -213,14 +221,20 @@ mod tests {
         let place = Place::of(1);
         assert!(walk(&steps).run(&place, &Progress::default()).is_err());
         assert_eq!(place.version().unwrap(), 2);
-        steps[1].run = |p, _| p.note(4, "2 to 4");
+        steps[1].run = |p, _| {
+            p.note(4, "2 to 4");
+            Ok(())
+        };
         walk(&steps).run(&place, &Progress::default()).unwrap();
         assert_eq!(place.0.into_inner().1, ["1 to 2", "2 to 4", "4 to 5"]);
     }
 
     #[test]
     fn a_step_that_does_not_lead_where_it_says_is_found() {
-        let steps = [step(1, 5, |p, _| p.note(3, "astray"))];
+        let steps = [step(1, 5, |p, _| {
+            p.note(3, "astray");
+            Ok(())
+        })];
         let e = walk(&steps)
             .run(&Place::of(1), &Progress::default())
             .unwrap_err();

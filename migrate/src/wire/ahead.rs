@@ -60,7 +60,7 @@ where
 }
 
 fn next<R: Read>(incoming: &mut Incoming<R>, cluster_bytes: u32) -> Result<Got> {
-    let raw = incoming.next()?;
+    let raw = incoming.read()?;
     let hops = raw.hops;
     let item = match Message::decode(raw)? {
         Message::Frame(bytes) => Item::Frame(Arrived::read(cluster_bytes, bytes)?),

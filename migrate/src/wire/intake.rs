@@ -450,17 +450,16 @@ impl Draft {
     fn ops(&mut self, catalog: &Catalog, outcome: &mut Outcome) -> Result<Vec<Op>> {
         let mut ops = Vec::new();
         for device in &self.devices {
-            match catalog.device(&device.uid) {
-                Some(known) => check_unmarked(known.in_goto.is_some(), &known.name)?,
-                None => {
-                    check_free(catalog, device)?;
-                    ops.push(Op::PutDevice {
-                        uid: device.uid,
-                        name: device.name.clone(),
-                        attachment: None,
-                    });
-                }
+            if let Some(known) = catalog.device(&device.uid) {
+                check_unmarked(known.in_goto.is_some(), &known.name)?;
+                continue;
             }
+            check_free(catalog, device)?;
+            ops.push(Op::PutDevice {
+                uid: device.uid,
+                name: device.name.clone(),
+                attachment: None,
+            });
         }
         let mut ids = Ids::new(catalog);
         for record in &self.records {

@@ -284,7 +284,7 @@ impl<R: Read> Incoming<R> {
     }
 
     /// The next message, its checksum proved; an end before it is an error, since the last message is known by its kind.
-    pub fn next(&mut self) -> Result<Raw> {
+    pub fn read(&mut self) -> Result<Raw> {
         let mut head = [0; HEAD_BYTES];
         let read = fill(&mut self.from, &mut head)?;
         if read < HEAD_BYTES {
@@ -375,7 +375,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<(Preamble, Vec<Raw>)> {
         let (preamble, mut incoming) = Incoming::begin(bytes)?;
-        let messages = vec![incoming.next()?, incoming.next()?];
+        let messages = vec![incoming.read()?, incoming.read()?];
         incoming.end()?;
         Ok((preamble, messages))
     }

@@ -87,6 +87,12 @@ impl Export for VolumeExport {
         read.map_err(|e| failed(&self.item, "reading", offset, &e))
     }
 
+    fn read_now(&self, buf: &mut [u8], offset: u64) -> Done<bool> {
+        let volume = self.writer.volume();
+        let read = self.shelf.read_volume_now(volume, offset, buf);
+        read.map_err(|e| failed(&self.item, "reading", offset, &e))
+    }
+
     fn write(&self, data: &[u8], offset: u64, fua: bool) -> Done<()> {
         let done = self.writer.volume().write_at(offset, data);
         self.changed("writing", offset, data.len() as u64, fua, done)

@@ -898,6 +898,17 @@ fn a_volume_is_moved_on_only_from_where_its_chain_is() {
 }
 
 #[test]
+fn without_the_rule_a_late_snapshot_takes_a_volume_back() {
+    use HeadOrigin::Stored;
+    let (mut bench, session) = Bench::with_device();
+    bench.rules.chain_expected = false;
+    bench.ops(session, &[volume((1, 2), None, Some(3), Stored)]);
+    bench.ops(session, &[volume((1, 1), Some((1, 0)), Some(4), Stored)]);
+    let disk = bench.catalog.device(&DISK).unwrap();
+    assert_eq!(disk.head, Some(content(4)), "what overlay 2 had is lost");
+}
+
+#[test]
 fn a_volumes_head_is_reachable_or_stored_by_the_entry_and_then_kept() {
     use HeadOrigin::{Existing, Stored};
     let (mut bench, session) = Bench::with_device();

@@ -1,6 +1,7 @@
 //! A new volume: empty, or on contents that are in the store, which costs the same however large they are.
 
 use super::Volumes;
+use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{Content, HeadOrigin, Op, SessionKind, VolumeRecord};
 use crate::id::Uid;
@@ -31,6 +32,27 @@ pub enum Source {
 }
 
 impl Volumes<'_> {
+    /// Removes what was left of volumes that never came to be, or are no more.
+    fn sweep(&self) -> Result<()> {
+        let (store, host) = (self.shared.store, &self.shared.host);
+        let is_volume = |catalog: &Catalog, uid: &Uid| {
+            let device = catalog.device(uid);
+            device.is_some_and(|d| d.volume.is_some())
+        };
+        let catalog = store.refresh()?;
+        let strays = host.with_folder()?.into_iter();
+        for uid in strays.filter(|uid| !is_volume(&catalog, uid)) {
+            // Whoever is just making it has its lock.
+            let Ok(_lock) = host.lock(&uid) else { continue };
+            if !is_volume(&*store.refresh()?, &uid) {
+                // ORDER: what is removed on the strength of the log is so with a log that survives a crash.
+                store.log.make_durable()?;
+                host.remove_folder(&uid)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a device that is a volume. Durable when this returns.
     pub fn create(&self, new: &NewVolume<'_>) -> Result<Uid> {
         let store = self.shared.store;
@@ -40,6 +62,7 @@ impl Volumes<'_> {
             Source::Content { content, base } => (Some(content), base, content.size),
         };
         let host = self.shared.host.id_or_new(&mut || store.new_uid())?;
+        self.sweep()?;
         let record = VolumeRecord {
             generation: 1,
             absorbed: 0,

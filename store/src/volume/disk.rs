@@ -106,6 +106,18 @@ impl<'a> Volume<'a> {
         }
     }
 
+    /// Fills `buf` from a range within the volume if everything for it is in memory; `false` otherwise, and then `buf`
+    /// means nothing.
+    pub fn read_cached(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        let layers = self.layers();
+        self.checked(&layers, offset, buf.len() as u64)?;
+        match layers.read_cached(offset, buf) {
+            // The head may have become another meanwhile: `read_at` finds out.
+            Err(e) if may_be_dropped(&e) => Ok(false),
+            read => read,
+        }
+    }
+
     /// Writes a range within the volume. `NoSpace` leaves the volume as it was.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
         let _passing = self.pass()?;

@@ -6,9 +6,9 @@ use crate::error::Result;
 use crate::ops::diff::ExtentKind;
 use std::ops::Range;
 
-/// Blocks that are looked at first; more and more while they are alike.
+/// Bytes that are looked at first; more and more while they are alike, of all but holes so many at most.
 const WINDOW_MIN: u64 = 256 << 10;
-const WINDOW_MAX: u64 = 4 << 30;
+const WINDOW_MAX: u64 = 1 << 30;
 
 /// Where a part of a volume is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,18 +72,28 @@ pub(super) fn merged(
     let (mut at, mut window) = (range.start, WINDOW_MIN);
     while at < range.end {
         let end = range.end.min(at.saturating_add(window));
+        let mut changes = 0;
         let go_on = layers.extents(at..end, &mut |extent| match &mut pending {
             Some(before) if alike(before, &extent) => {
                 before.length += extent.length;
                 true
             }
-            _ => pending.replace(extent).is_none_or(&mut *each),
+            _ => {
+                changes += 1;
+                pending.replace(extent).is_none_or(&mut *each)
+            }
         })?;
         if !go_on {
             return Ok(());
         }
         at = end;
-        window = (window * 2).min(WINDOW_MAX);
+        // What is in memory at a time is what lies in a window: only holes may be many.
+        let hole = pending.is_some_and(|e| e.kind == ExtentKind::Hole);
+        window = match changes {
+            0 if hole => window.saturating_mul(2),
+            0 => (window * 2).min(WINDOW_MAX),
+            _ => WINDOW_MIN,
+        };
     }
     if let Some(last) = pending {
         each(last);

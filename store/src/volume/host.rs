@@ -140,6 +140,15 @@ impl Host {
         Ok(found)
     }
 
+    /// Volumes that have a folder.
+    pub fn with_folder(&self) -> Result<Vec<Uid>> {
+        let names = self.disk.list(&self.volumes())?;
+        Ok(names
+            .iter()
+            .filter_map(|name| parse_hex(name).map(Uid))
+            .collect())
+    }
+
     /// Removes overlays that were not made to their end. Under the volume's lock.
     pub fn remove_parts(&self, volume: &Uid) -> Result<()> {
         let folder = self.folder_of(volume);

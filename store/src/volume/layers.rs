@@ -129,6 +129,33 @@ impl Layers<'_> {
         Ok(())
     }
 
+    /// The same if everything for it is in memory; `false` otherwise, and then `buf` means nothing.
+    pub fn read_cached(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        self.read_cached_from(0, offset, buf)
+    }
+
+    fn read_cached_from(&self, depth: usize, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        let Some(overlay) = self.overlays.get(depth) else {
+            let Some(head) = &self.head else {
+                buf.fill(0);
+                return Ok(true);
+            };
+            return head.view(&self.readers)?.read_cached(offset, buf);
+        };
+        let end = offset + buf.len() as u64;
+        for piece in pieces(overlay, &(offset..end)) {
+            let bytes = clipped(&piece, &(offset..end));
+            let into = &mut buf[(bytes.start - offset) as usize..(bytes.end - offset) as usize];
+            match &piece.what {
+                What::Absent if self.read_cached_from(depth + 1, bytes.start, into)? => {}
+                What::Empty(_) => into.fill(0),
+                // Whether the kernel has it in memory nobody can tell.
+                What::Absent | What::Data(..) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     fn read_head(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let n = match &self.head {
             Some(head) => head.view(&self.readers)?.read_at(offset, buf)?,

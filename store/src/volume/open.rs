@@ -49,9 +49,13 @@ impl<'a> Volumes<'a> {
     /// where its overlays are on another host or not all there, `InvalidInput` for a device that is no volume.
     pub fn volume(&self, device: &Uid) -> Result<Arc<Volume<'a>>> {
         let mut open = self.opened();
-        if let Some(volume) = open.get(device) {
+        // One that has ended is opened anew once its last user is gone.
+        if let Some(volume) = open.get(device)
+            && volume.check_not_ended().is_ok()
+        {
             return Ok(volume.clone());
         }
+        open.remove(device);
         let own = &mut |d: &DeviceState| self.shared.own(d);
         let volume = Arc::new(self.shared.open(device, own)?);
         open.insert(*device, volume.clone());

@@ -242,13 +242,11 @@ impl Table for StoreTable {
             (None, Active::Written(spool)) => return Ok(spool.read_at(at, into)?),
             (None, Active::Stored(view)) => Some(view),
         };
-        match view {
-            Some(view) => Ok(view.read(at, into)?),
-            None => {
-                into.fill(0);
-                Ok(())
-            }
+        if let Some(view) = view {
+            return Ok(view.read(at, into)?);
         }
+        into.fill(0);
+        Ok(())
     }
 
     fn vmstate_len(&mut self, of: Option<Uid>) -> DriverResult<u64> {

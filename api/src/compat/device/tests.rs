@@ -243,7 +243,7 @@ fn delete_elsewhere(host: &Host, name: &str) {
 fn save(host: &mut Host, name: &[u8], byte: u8) {
     let bs = host.nodes[0];
     let driver = host.graph.driver(bs).unwrap();
-    driver.save_vmstate(0, &[byte; 50_000]).unwrap();
+    driver.save_vmstate(0, &vec![byte; 50_000]).unwrap();
     let mut sn = QemuSnapshotInfo {
         vm_state_size: 50_000,
         ..QemuSnapshotInfo::named(name)
@@ -468,4 +468,21 @@ fn a_device_that_is_not_there_is_an_error_and_one_that_went_is_enoent() {
     let failed = bdrv_snapshot_list(r("4.2"), &mut host.graph, host.nodes[0]).unwrap_err();
     assert_eq!(failed.ret, -e::ENOENT);
     assert!(RealDisk.kind(&host.image(0)).is_ok());
+}
+
+#[test]
+fn an_image_that_is_gone_is_told_from_a_snapshot_that_there_is_not() {
+    let mut host = Host::new(1);
+    host.create("4.2", 0, b"a");
+    fs::remove_file(host.image(0)).unwrap();
+    let (graph, bs) = (&mut host.graph, host.nodes[0]);
+    let gone = bdrv_snapshot_goto(r("4.2"), graph, bs, b"a").unwrap_err();
+    let text = "Failed to load snapshot: No medium found";
+    assert_eq!((gone.ret, gone.to_string().as_str()), (-e::ENOMEDIUM, text));
+    let made = bdrv_snapshot_create(r("4.2"), graph, bs, &mut QemuSnapshotInfo::named(b"b"));
+    assert_eq!(made.unwrap_err().ret, -e::ENOMEDIUM);
+    let missing = bdrv_snapshot_goto(r("4.2"), graph, bs, b"nix").unwrap_err();
+    assert_eq!(missing.ret, -e::ENOENT);
+    // The snapshots are in the store.
+    assert_eq!(host.list(0).len(), 1);
 }

@@ -1,9 +1,10 @@
 //! The graph, and `bdrv_can_snapshot`.
 
-use super::{drives, one, qcow2, r, raw};
-use crate::compat::bdrv_can_snapshot;
-use crate::compat::graph::{Graph, Node, NodeId, Role};
+use super::{drives, errno, info, one, qcow2, r, raw};
+use crate::compat::graph::{DEPTH_MAX, Graph, Node, NodeId, Role};
 use crate::compat::release::Release;
+use crate::compat::{bdrv_can_snapshot, bdrv_snapshot_create, bdrv_snapshot_delete};
+use crate::compat::{bdrv_snapshot_goto, bdrv_snapshot_list, errno as e};
 
 #[test]
 fn only_an_inserted_writable_node_with_a_capable_driver_can() {
@@ -124,6 +125,19 @@ fn a_node_that_went_leaves_an_empty_tray_and_no_edges_and_its_id_is_not_used_aga
 }
 
 #[test]
+fn a_graph_that_was_emptied_gives_out_no_id_again() {
+    let (mut graph, nodes) = drives(vec![qcow2(&[]), raw()]);
+    graph.clear();
+    assert!(graph.roots().is_empty() && graph.backends().is_empty());
+    assert!(graph.device("d0").is_none() && graph.named("d0").is_none());
+    let new = graph.add_drive("d0", qcow2(&[])).unwrap();
+    assert!(!nodes.contains(&new));
+    for old in nodes {
+        assert!(graph.get(old).is_none() && !bdrv_can_snapshot(r("4.2"), &graph, old));
+    }
+}
+
+#[test]
 fn a_graph_has_no_two_nodes_of_a_name_and_no_rings() {
     let (mut graph, a) = one(raw());
     assert!(graph.add(Node::new("d0", raw())).is_err());
@@ -139,6 +153,91 @@ fn a_graph_has_no_two_nodes_of_a_name_and_no_rings() {
     assert!(
         graph
             .add_child(NodeId::from_index(9), "file", Role::IMAGE, a)
+            .is_err()
+    );
+}
+
+/// Raw nodes one below the other, and below them one with snapshots.
+fn chain(nodes: usize) -> (Graph, Vec<NodeId>) {
+    let mut graph = Graph::new();
+    let mut all = Vec::new();
+    for n in 1..=nodes {
+        let driver = if n == nodes { qcow2(&[]) } else { raw() };
+        all.push(graph.add(Node::new("", driver)).unwrap());
+    }
+    for pair in all.windows(2) {
+        graph
+            .add_child(pair[0], "file", Role::IMAGE, pair[1])
+            .unwrap();
+    }
+    (graph, all)
+}
+
+#[test]
+fn a_chain_is_as_deep_as_every_function_has_stack_for_and_no_deeper() {
+    let (mut graph, nodes) = chain(DEPTH_MAX);
+    let (top, bottom) = (nodes[0], nodes[DEPTH_MAX - 1]);
+    for end in ["above", "below"] {
+        let more = graph.add(Node::new(end, raw())).unwrap();
+        let (parent, child) = if end == "above" {
+            (more, top)
+        } else {
+            (bottom, more)
+        };
+        let added = graph
+            .add_child(parent, "file", Role::IMAGE, child)
+            .unwrap_err();
+        assert_eq!(added.kind(), stillpoint_store::ErrorKind::LimitExceeded);
+    }
+    // A shorter way beside the longest one is none the deeper.
+    graph.add_child(top, "backing", Role::COW, bottom).unwrap();
+    for release in [r("1.7"), r("4.2")] {
+        assert!(bdrv_can_snapshot(release, &graph, top));
+        bdrv_snapshot_create(release, &mut graph, top, &mut info("", "a")).unwrap();
+        assert_eq!(
+            bdrv_snapshot_list(release, &mut graph, top).unwrap().len(),
+            1
+        );
+        bdrv_snapshot_goto(release, &mut graph, top, b"a").unwrap();
+        let nix = bdrv_snapshot_goto(release, &mut graph, top, b"nix");
+        assert_eq!(errno(nix), e::ENOENT);
+        bdrv_snapshot_delete(release, &mut graph, top, Some(b"1"), None).unwrap();
+    }
+}
+
+#[test]
+fn a_node_that_went_makes_room_in_its_chain() {
+    let (mut graph, nodes) = chain(DEPTH_MAX);
+    graph.remove(nodes[1]);
+    assert!(!graph.has_parents(nodes[2]));
+    let more = graph.add(Node::new("more", raw())).unwrap();
+    graph
+        .add_child(more, "file", Role::IMAGE, nodes[2])
+        .unwrap();
+    assert!(graph.add_child(nodes[0], "file", Role::IMAGE, more).is_ok());
+    assert_eq!(
+        graph.is_inserted(nodes[0]),
+        bdrv_can_snapshot(r("4.2"), &graph, nodes[0])
+    );
+}
+
+/// Walking down every way of such a graph would take longer than anybody waits.
+#[test]
+fn nodes_that_many_ways_lead_to_are_met_once() {
+    let (mut graph, nodes) = chain(64);
+    for pair in nodes.windows(2) {
+        graph
+            .add_child(pair[0], "backing", Role::COW, pair[1])
+            .unwrap();
+        let again = graph
+            .add_child(pair[0], "backing", Role::COW, pair[1])
+            .unwrap_err();
+        assert_eq!(again.kind(), stillpoint_store::ErrorKind::AlreadyExists);
+    }
+    assert!(graph.is_inserted(nodes[0]) && bdrv_can_snapshot(r("4.2"), &graph, nodes[0]));
+    assert!(
+        graph
+            .add_child(nodes[63], "file", Role::IMAGE, nodes[0])
             .is_err()
     );
 }

@@ -91,15 +91,7 @@ impl<'a> Feed<'a> {
         let offset = self.next * self.cluster_bytes;
         let (extent, known) = match self.extent.take().filter(|(e, _)| e.end > offset) {
             Some(known) => known,
-            None => {
-                let extent = self.file.extent(offset)?;
-                let known = match extent.data {
-                    false => Some(Child::Hole),
-                    true if self.file.is_zeros(&extent)? => Some(Child::Zero),
-                    true => None,
-                };
-                (extent, known)
-            }
+            None => self.extent_at(offset)?,
         };
         // A cluster is a hole only where no byte of it is data; past the end of the file there is none.
         let end = extent.end.min(self.size);
@@ -133,6 +125,19 @@ impl<'a> Feed<'a> {
         };
         self.next += count;
         Ok(Some(Part::Run(run)))
+    }
+
+    /// The extent at a byte, and what its clusters are where that is known.
+    fn extent_at(&self, offset: u64) -> Result<(Extent, Option<Child>)> {
+        let extent = self.file.extent(offset)?;
+        let known = if !extent.data {
+            Some(Child::Hole)
+        } else if self.file.is_zeros(&extent)? {
+            Some(Child::Zero)
+        } else {
+            None
+        };
+        Ok((extent, known))
     }
 
     /// The parent's children at `first .. first + count`, of as many leaves as that takes.
