@@ -4,12 +4,10 @@
 use crate::select::Selector;
 use crate::system::{System, check_unmarked, choose};
 use crate::view::{DeviceView, SnapshotView};
+use crate::vm_state::{default_device, is_read_only};
 use crate::volume::is_attached;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use stillpoint_store::catalog::{Catalog, DeviceState};
-use stillpoint_store::image::{Access, Image};
+use stillpoint_store::image::Access;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 impl System {
@@ -33,10 +31,7 @@ impl System {
             return self.volumes()?.volume(&d.uid).map(drop);
         }
         match &d.attachment {
-            Some(a) => {
-                let path = Path::new(OsStr::from_bytes(&a.path));
-                Image::open(&*self.disk, path, Access::Read).map(|_| ())
-            }
+            Some(a) => self.open_image(&d.name, a, Access::Read).map(drop),
             None if d.head.is_some() => Ok(()),
             None => Err(Error::invalid(
                 format!("making a snapshot of device {:?}", d.name),
@@ -71,10 +66,9 @@ impl System {
     pub fn all_find_vmstate(&self, devices: &[String]) -> Result<DeviceView> {
         let catalog = self.store.refresh()?;
         let group = group(&catalog, devices)?;
-        let writable = |d: &&&DeviceState| !d.attachment.as_ref().is_some_and(|a| a.read_only);
-        let first = group.iter().find(writable).or(group.first());
+        let chosen = group.get(default_device(&group, |d| is_read_only(d)));
         let view = |d: &&DeviceState| DeviceView::of(&catalog, d);
-        first.map(view).ok_or_else(none_attached)
+        chosen.map(view).ok_or_else(none_attached)
     }
 }
 

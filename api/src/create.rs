@@ -1,14 +1,14 @@
 //! Snapshots of one, some or all devices: one group, one entry, all or none.
 
+use crate::commit::Planned;
 use crate::draft::{Draft, check_free, name_of};
 use crate::name::check_snapshot_name;
 use crate::select::Selector;
 use crate::system::{System, check_unmarked, choose};
-use crate::vm_state::{Source, VmState, chosen};
+use crate::vm_state::{Source, VmState, chosen, is_read_only};
 use crate::volume::is_attached;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 use stillpoint_store::catalog::{Catalog, DeviceState};
 use stillpoint_store::format::entry::{Content, Op, SessionKind};
 use stillpoint_store::format::snapshot::SnapshotRecord;
@@ -19,9 +19,6 @@ use stillpoint_store::ops::ingest::{Counts, Ingested, Input, Writer};
 use stillpoint_store::progress::Progress;
 use stillpoint_store::volume::{Sealed, Volumes};
 use stillpoint_store::{Error, ErrorKind, Result};
-
-/// Times that an ingest is repeated because what it relied on has gone.
-pub(crate) const TRIES: usize = 5;
 
 /// What to make.
 #[derive(Debug, Clone, Default)]
@@ -87,16 +84,16 @@ pub(crate) struct Locked {
 }
 
 /// VM state and the position in the group of the device that it goes to.
-pub(crate) struct Saved {
-    device: usize,
-    source: Source,
+pub(crate) struct Saved<'a> {
+    pub device: usize,
+    pub source: Source<'a>,
 }
 
 /// What a group is made of.
 pub(crate) struct Inputs<'a, 'v> {
     pub devices: &'a [Locked],
     pub changed: Option<&'a [Range<u64>]>,
-    pub vm: Option<&'a Saved>,
+    pub vm: Option<&'a Saved<'a>>,
     /// Those of the devices that are volumes, in their order.
     pub sealed: Option<&'a Sealed<'v>>,
 }
@@ -212,7 +209,7 @@ impl System {
             icount: create.icount,
         };
         let uids: Vec<Uid> = devices.iter().map(|_| self.store.new_uid()).collect();
-        let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
+        let writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
         // The instant of the snapshot, as far as volumes go: everything that could be refused has been.
         let sealed = seal(volumes, &devices)?;
         let inputs = Inputs {
@@ -221,51 +218,19 @@ impl System {
             vm: vm.as_ref(),
             sealed: sealed.as_ref(),
         };
-        let made = self.create_in(&mut writer, &inputs, &uids, &draft, progress);
-        if made.is_err() {
-            // What made it fail is what the caller is to hear.
-            writer.abandon().unwrap_or_default();
-        }
-        let (devices, catalog) = made?;
+        let made = self.commit_snapshots(
+            writer,
+            &mut |writer| self.ingest(writer, &inputs, progress),
+            &mut |catalog, taken| {
+                let records = draft.records(catalog, &devices, &uids, taken)?;
+                Ok(inputs.plan(catalog, records))
+            },
+        )?;
         if let Some(sealed) = sealed {
-            sealed.settle(&catalog)?;
+            sealed.settle(&made.catalog)?;
         }
+        let devices = report(&devices, &made.records, &made.taken);
         Ok(Created { group, devices })
-    }
-
-    fn create_in(
-        &self,
-        writer: &mut Writer<'_>,
-        inputs: &Inputs<'_, '_>,
-        uids: &[Uid],
-        draft: &Draft,
-        progress: &Progress,
-    ) -> Result<(Vec<CreatedDevice>, Arc<Catalog>)> {
-        let devices = inputs.devices;
-        let mut tries = 0;
-        loop {
-            let taken = self.ingest(writer, inputs, progress)?;
-            let planned = draft.records(&self.store.catalog(), devices, uids, &taken)?;
-            for record in &planned {
-                writer.store_record(record)?;
-            }
-            let mut records = planned;
-            let finished = writer.finish(&mut |catalog| {
-                records = draft.records(catalog, devices, uids, &taken)?;
-                let put = |(r, d): (&SnapshotRecord, &Locked)| Op::PutSnapshot {
-                    record: r.clone(),
-                    gotos_begun: d.gotos_begun,
-                };
-                let snapshots = records.iter().zip(devices).map(put);
-                let heads = inputs.heads(catalog, &records);
-                Ok(snapshots.chain(heads).collect())
-            });
-            match finished {
-                Ok(catalog) => return Ok((report(devices, &records, &taken), catalog)),
-                Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
-                Err(e) => return Err(e),
-            }
-        }
     }
 
     /// Takes all images and the VM state in, as one stream of batches, and sees that none changed meanwhile. What is in the
@@ -407,6 +372,17 @@ impl System {
 }
 
 impl Inputs<'_, '_> {
+    /// The entry that puts the snapshots, one a device, and the volumes on those made of them.
+    pub(crate) fn plan(&self, catalog: &Catalog, records: Vec<SnapshotRecord>) -> Planned {
+        let put = |(r, d): (&SnapshotRecord, &Locked)| Op::PutSnapshot {
+            record: r.clone(),
+            gotos_begun: d.gotos_begun,
+        };
+        let snapshots = records.iter().zip(self.devices).map(put);
+        let ops = snapshots.chain(self.heads(catalog, &records)).collect();
+        Planned { records, ops }
+    }
+
     /// Ops that put the volumes on the snapshots made of them.
     fn heads(&self, catalog: &Catalog, records: &[SnapshotRecord]) -> Vec<Op> {
         let Some(sealed) = self.sealed else {
@@ -454,7 +430,7 @@ fn locked(catalog: &Catalog, d: &DeviceState, image: Option<Image>) -> Locked {
         parent: guess.map(|s| s.record.content),
         parent_uid: d.base,
         vm_parent: vm_parent(catalog, d),
-        read_only: d.attachment.as_ref().is_some_and(|a| a.read_only),
+        read_only: is_read_only(d),
     }
 }
 
@@ -492,7 +468,11 @@ fn vm_parent(catalog: &Catalog, d: &DeviceState) -> Option<Content> {
     newest.find_map(|s| s.record.vm_state)
 }
 
-fn report(devices: &[Locked], records: &[SnapshotRecord], taken: &[Taken]) -> Vec<CreatedDevice> {
+pub(crate) fn report(
+    devices: &[Locked],
+    records: &[SnapshotRecord],
+    taken: &[Taken],
+) -> Vec<CreatedDevice> {
     let one = |((d, r), t): ((&Locked, &SnapshotRecord), &Taken)| CreatedDevice {
         device: d.name.clone(),
         uid: r.uid,

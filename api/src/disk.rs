@@ -1,6 +1,6 @@
 //! A disk written out of the store.
 
-use crate::create::TRIES;
+use crate::commit::TRIES;
 use crate::system::System;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the snapshots of a group have in common, and their names.
+//! What snapshots of a group are called: names, ids, and the records that they are in.
 
 use crate::create::{Locked, Taken};
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ impl Draft {
 
 /// Unlike QEMU's, no two of a device's snapshots get the same.
 fn native_id(catalog: &Catalog, device: &Uid) -> Vec<u8> {
-    let free = catalog.free_ids(device).next();
+    let free = catalog.free_ids(device, &[]).next();
     // There are more numbers than snapshots.
     free.unwrap_or(u64::MAX).to_string().into_bytes()
 }

@@ -1,6 +1,7 @@
 //! A disk taken in with all its earlier states: one entry, all of them or none.
 
-use crate::create::{CreatedDevice, TRIES};
+use crate::commit::Planned;
+use crate::create::CreatedDevice;
 use crate::draft::name_of;
 use crate::import::check_unattached;
 use crate::name::{check_device_name, check_snapshot_name};
@@ -90,46 +91,34 @@ impl System {
         };
         // What cannot be is found before anything is read.
         plan.check(&catalog)?;
-        let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
-        let made = self.import_history_with(&mut writer, &plan, progress);
-        if made.is_err() {
-            // What made it fail is what the caller is to hear.
-            writer.abandon().unwrap_or_default();
-        }
-        made
+        let writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
+        let made = self.commit_snapshots(
+            writer,
+            &mut |writer| self.take_history(writer, &plan, progress),
+            &mut |catalog, taken| {
+                plan.check(catalog)?;
+                let records = plan.records(catalog, taken)?;
+                let ops = plan.ops(catalog, &records, taken);
+                Ok(Planned { records, ops })
+            },
+        )?;
+        Ok(plan.report(&made.records, &made.taken))
     }
 
-    fn import_history_with(
+    fn take_history(
         &self,
         writer: &mut Writer<'_>,
         plan: &Plan<'_>,
         progress: &Progress,
-    ) -> Result<ImportedHistory> {
-        let mut tries = 0;
-        loop {
-            let catalog = self.store.catalog();
-            let known = catalog.device(&plan.device);
-            let parent = known.and_then(|d| d.head);
-            let parent = parent.filter(|p| catalog.reachable(&p.root));
-            let taken = take(writer, plan.import.history, parent, progress);
-            // Also of one that could not be read to its end: that somebody changed it says more.
-            plan.import.history.check_unchanged()?;
-            let taken = taken?;
-            let mut records = plan.records(&catalog, &taken)?;
-            for record in &records {
-                writer.store_record(record)?;
-            }
-            let finished = writer.finish(&mut |catalog| {
-                plan.check(catalog)?;
-                records = plan.records(catalog, &taken)?;
-                Ok(plan.ops(catalog, &records, &taken))
-            });
-            match finished {
-                Ok(_) => return Ok(plan.report(&records, &taken)),
-                Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
-                Err(e) => return Err(e),
-            }
-        }
+    ) -> Result<Vec<Taken>> {
+        let catalog = self.store.catalog();
+        let known = catalog.device(&plan.device);
+        let parent = known.and_then(|d| d.head);
+        let parent = parent.filter(|p| catalog.reachable(&p.root));
+        let taken = take(writer, plan.import.history, parent, progress);
+        // Also of one that could not be read to its end: that somebody changed it says more.
+        plan.import.history.check_unchanged()?;
+        taken
     }
 }
 
@@ -333,16 +322,18 @@ impl Plan<'_> {
         let present = self.has_present().then(|| self.present(catalog));
         let before = catalog.device(&self.device);
         let number = |id: &[u8]| std::str::from_utf8(id).ok()?.parse::<u64>().ok();
-        let ids = self.earlier().iter().filter_map(|e| number(&e.id));
-        let mut next_id = before
-            .map_or(1, |d| d.next_id)
-            .max(ids.max().unwrap_or(0).saturating_add(1));
+        let ids: Vec<u64> = self
+            .earlier()
+            .iter()
+            .filter_map(|e| number(&e.id))
+            .collect();
+        let mut free = catalog.free_ids(&self.device, &ids);
         let mut records = Vec::with_capacity(self.uids.len());
         let states = self.earlier().iter().chain(&present);
         for ((fields, taken), uid) in states.zip(taken).zip(&self.uids) {
             let id = if fields.id.is_empty() {
-                next_id += 1;
-                (next_id - 1).to_string().into_bytes()
+                // There are more numbers than snapshots.
+                free.next().unwrap_or(u64::MAX).to_string().into_bytes()
             } else {
                 fields.id.clone()
             };

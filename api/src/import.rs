@@ -1,13 +1,13 @@
 //! An image taken in as a device that needs no image any more.
 
-use crate::create::{Created, CreatedDevice, Inputs, Locked, TRIES};
+use crate::commit::Planned;
+use crate::create::{Created, Inputs, Locked, report};
 use crate::draft::{Draft, name_of};
 use crate::name::{check_device_name, check_snapshot_name};
 use crate::system::System;
 use std::path::Path;
 use stillpoint_store::catalog::Catalog;
 use stillpoint_store::format::entry::{Op, SessionKind};
-use stillpoint_store::id::Uid;
 use stillpoint_store::image::{Access, Image};
 use stillpoint_store::object::Purse;
 use stillpoint_store::ops::ingest::Writer;
@@ -51,89 +51,56 @@ impl System {
             read_only: true,
         };
         let date = self.store.now();
+        let group = self.store.new_uid();
         let draft = Draft {
             name: import.name.map_or_else(|| name_of(date), Into::into),
             generated: import.name.is_none(),
             date,
-            group: Some(self.store.new_uid()),
+            group: Some(group),
             vm_clock_nsec: 0,
             icount: None,
         };
-        let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
-        let made = self.import_with(&mut writer, device, &draft, progress);
-        if made.is_err() {
-            // What made it fail is what the caller is to hear.
-            writer.abandon().unwrap_or_default();
-        }
-        Ok(Created {
-            group: draft.group.unwrap_or(Uid([0; 16])),
-            devices: vec![made?],
-        })
-    }
-
-    fn import_with(
-        &self,
-        writer: &mut Writer<'_>,
-        device: Locked,
-        draft: &Draft,
-        progress: &Progress,
-    ) -> Result<CreatedDevice> {
-        let uid = self.store.new_uid();
-        let devices = [device];
-        let device = &devices[0];
+        let writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
+        let (devices, uids) = ([device], [self.store.new_uid()]);
         let inputs = Inputs {
             devices: &devices,
             changed: None,
             vm: None,
             sealed: None,
         };
-        let mut tries = 0;
-        loop {
-            let ingested = self.ingest(writer, &inputs, progress)?;
-            let content = ingested[0].disk.content;
-            let mut record = draft
-                .records(&self.store.catalog(), &devices, &[uid], &ingested)?
-                .remove(0);
-            writer.store_record(&record)?;
-            let finished = writer.finish(&mut |catalog| {
-                check_unattached(catalog, &device.name)?;
-                record = draft
-                    .records(catalog, &devices, &[uid], &ingested)?
-                    .remove(0);
-                let name = device.name.clone();
-                Ok(vec![
-                    Op::PutDevice {
-                        uid: device.uid,
-                        name,
-                        attachment: None,
-                    },
-                    Op::PutSnapshot {
-                        record: record.clone(),
-                        gotos_begun: device.gotos_begun,
-                    },
-                    Op::PutHead {
-                        uid: device.uid,
-                        head: Some(content),
-                        base: Some(uid),
-                    },
-                ])
-            });
-            match finished {
-                Ok(_) => {
-                    return Ok(CreatedDevice {
-                        device: device.name.clone(),
-                        uid,
-                        id: crate::view::text(&record.id),
-                        name: crate::view::text(&record.name),
-                        content,
-                        counts: ingested[0].disk.counts,
-                        vm_state: None,
-                    });
-                }
-                Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
-                Err(e) => return Err(e),
-            }
-        }
+        let made = self.commit_snapshots(
+            writer,
+            &mut |writer| self.ingest(writer, &inputs, progress),
+            &mut |catalog, taken| {
+                check_unattached(catalog, import.device)?;
+                let records = draft.records(catalog, &devices, &uids, taken)?;
+                let planned = inputs.plan(catalog, records);
+                Ok(with_its_device(&devices[0], planned))
+            },
+        )?;
+        Ok(Created {
+            group,
+            devices: report(&devices, &made.records, &made.taken),
+        })
+    }
+}
+
+/// The device comes before the snapshot of it, and the snapshot before the head that it is.
+fn with_its_device(device: &Locked, planned: Planned) -> Planned {
+    let put_device = Op::PutDevice {
+        uid: device.uid,
+        name: device.name.clone(),
+        attachment: None,
+    };
+    let heads = planned.records.iter().map(|record| Op::PutHead {
+        uid: device.uid,
+        head: Some(record.content),
+        base: Some(record.uid),
+    });
+    let ops = std::iter::once(put_device).chain(planned.ops).chain(heads);
+    Planned {
+        ops: ops.collect(),
+        records: planned.records,
     }
 }
 

@@ -51,6 +51,7 @@
 //! ```
 
 mod all;
+mod commit;
 pub mod compat;
 mod create;
 mod delete;
@@ -62,6 +63,7 @@ mod goto;
 mod history;
 mod import;
 mod name;
+mod owned_view;
 mod raw;
 mod read;
 mod read_back;
@@ -81,6 +83,7 @@ pub use goto::{GotoReport, WentDevice};
 pub use history::{ImportHistory, ImportedHistory};
 pub use import::Import;
 pub use name::{check_device_name, check_snapshot_name};
+pub use owned_view::OwnedView;
 pub use raw::{ChooseRawId, CreateRaw, RawSnapshot};
 pub use read::{Part, VIEW_CACHE_BYTES};
 pub use read_back::Kept;

@@ -1,12 +1,12 @@
 //! Snapshots as other programs know them: any id, any name, any number of equal ones; chosen by uid. The format has
 //! always held such; the rest of this crate refuses to make or to guess among them.
 
-use crate::create::{Locked, TRIES, seal};
+use crate::create::{Inputs, Locked, Saved, Taken, seal};
 use crate::goto::{GotoReport, goto_volumes};
 use crate::select::device;
 use crate::system::{System, check_unmarked};
+use crate::vm_state::Source;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use stillpoint_store::catalog::{Catalog, SnapshotState};
 use stillpoint_store::disk::DiskFile;
 use stillpoint_store::format::entry::{Content, Op, SessionKind};
@@ -15,9 +15,8 @@ use stillpoint_store::id::Uid;
 use stillpoint_store::image::Access;
 use stillpoint_store::log::salvage::DEVICE_LABEL;
 use stillpoint_store::object::Purse;
-use stillpoint_store::ops::ingest::{Input, Writer};
+use stillpoint_store::ops::ingest::Writer;
 use stillpoint_store::progress::Progress;
-use stillpoint_store::volume::Sealed;
 use stillpoint_store::world::Moment;
 use stillpoint_store::{Error, ErrorKind, Result};
 
@@ -45,8 +44,7 @@ pub struct RawSnapshot {
 }
 
 impl RawSnapshot {
-    fn of(snapshot: &SnapshotState) -> Self {
-        let record = &snapshot.record;
+    fn of(record: &SnapshotRecord) -> Self {
         Self {
             uid: record.uid,
             id: record.id.clone(),
@@ -84,10 +82,25 @@ pub struct CreateRaw<'a> {
 /// Chooses an id, 127 bytes at most, from the device's snapshots at the moment that counts. May be asked again.
 pub type ChooseRawId<'a> = &'a mut dyn FnMut(&[RawSnapshot]) -> Result<Vec<u8>>;
 
-/// The device that a snapshot is made of, and what was sealed of it if it is a volume.
-struct Of<'a, 'v> {
-    locked: &'a Locked,
-    sealed: Option<&'a Sealed<'v>>,
+impl CreateRaw<'_> {
+    fn record(&self, uid: Uid, device: &Locked, id: &[u8], taken: &Taken) -> SnapshotRecord {
+        SnapshotRecord {
+            uid,
+            device: device.uid,
+            id: id.to_vec(),
+            name: self.name.to_vec(),
+            date_sec: self.date.sec,
+            date_nsec: self.date.nsec,
+            vm_clock_nsec: self.vm_clock_nsec,
+            icount: self.icount,
+            vm_state: taken.vm_state.map(|vm| vm.content),
+            content: taken.disk.content,
+            group: None,
+            parent: device.parent_uid,
+            extra: Vec::new(),
+            labels: BTreeMap::from([(DEVICE_LABEL.into(), device.name.clone())]),
+        }
+    }
 }
 
 impl System {
@@ -114,124 +127,38 @@ impl System {
         let locked = locked.ok_or_else(|| gone(create.device))?;
         // What cannot be is found before the image is read.
         id(&raw_list(&self.store.catalog(), &locked.uid))?;
-        let mut writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
-        let sealed = seal(volumes.as_ref(), std::slice::from_ref(&locked))?;
-        let of = Of {
-            locked: &locked,
+        let writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;
+        let devices = std::slice::from_ref(&locked);
+        let sealed = seal(volumes.as_ref(), devices)?;
+        let vm = create.vm_state.map(|file| Saved {
+            device: 0,
+            source: Source::Lent(file),
+        });
+        let inputs = Inputs {
+            devices,
+            changed: None,
+            vm: vm.as_ref(),
             sealed: sealed.as_ref(),
         };
-        let made = self.create_raw_with(&mut writer, &of, create, id, progress);
-        if made.is_err() {
-            // What made it fail is what the caller is to hear.
-            writer.abandon().unwrap_or_default();
-        }
-        let (made, catalog) = made?;
-        sealed.map_or(Ok(()), |sealed| sealed.settle(&catalog))?;
-        Ok(made)
-    }
-
-    fn create_raw_with(
-        &self,
-        writer: &mut Writer<'_>,
-        of: &Of<'_, '_>,
-        create: &CreateRaw<'_>,
-        id: ChooseRawId<'_>,
-        progress: &Progress,
-    ) -> Result<(RawSnapshot, Arc<Catalog>)> {
         let uid = self.store.new_uid();
-        let locked = of.locked;
-        let mut tries = 0;
-        loop {
-            let (content, vm_state) = self.ingest_raw(writer, of, create, progress)?;
-            let mut record = SnapshotRecord {
-                uid,
-                device: locked.uid,
-                id: id(&raw_list(&self.store.catalog(), &locked.uid))?,
-                name: create.name.to_vec(),
-                date_sec: create.date.sec,
-                date_nsec: create.date.nsec,
-                vm_clock_nsec: create.vm_clock_nsec,
-                icount: create.icount,
-                vm_state,
-                content,
-                group: None,
-                parent: locked.parent_uid,
-                extra: Vec::new(),
-                labels: BTreeMap::from([(DEVICE_LABEL.into(), locked.name.clone())]),
-            };
-            record.check()?;
-            writer.store_record(&record)?;
-            let finished = writer.finish(&mut |catalog| {
-                record.id = id(&raw_list(catalog, &locked.uid))?;
-                record.check()?;
-                let put = Op::PutSnapshot {
-                    record: record.clone(),
-                    gotos_begun: locked.gotos_begun,
-                };
-                let head = |sealed: &Sealed<'_>| sealed.ops(catalog, &[content], &[Some(uid)]);
-                Ok(std::iter::once(put)
-                    .chain(of.sealed.into_iter().flat_map(head))
-                    .collect())
-            });
-            match finished {
-                Ok(catalog) => {
-                    let made = RawSnapshot::of(&SnapshotState { order: 0, record });
-                    return Ok((made, catalog));
-                }
-                Err(e) if tries < TRIES && writer.forget(&e)? => tries += 1,
-                Err(e) => return Err(e),
-            }
+        let made = self.commit_snapshots(
+            writer,
+            &mut |writer| self.ingest(writer, &inputs, progress),
+            &mut |catalog, taken| {
+                let id = id(&raw_list(catalog, &locked.uid))?;
+                let records = taken.iter().map(|t| create.record(uid, &locked, &id, t));
+                let records: Vec<SnapshotRecord> = records.collect();
+                records.iter().try_for_each(SnapshotRecord::check)?;
+                Ok(inputs.plan(catalog, records))
+            },
+        )?;
+        if let Some(sealed) = sealed {
+            sealed.settle(&made.catalog)?;
         }
-    }
-
-    /// Disk and VM state in one stream of batches.
-    fn ingest_raw(
-        &self,
-        writer: &mut Writer<'_>,
-        of: &Of<'_, '_>,
-        create: &CreateRaw<'_>,
-        progress: &Progress,
-    ) -> Result<(Content, Option<Content>)> {
-        let locked = of.locked;
-        let catalog = self.store.catalog();
-        let reachable = |c: &Content| catalog.reachable(&c.root);
-        let mut inputs = Vec::new();
-        if let Some(image) = &locked.image {
-            inputs.push(Input {
-                file: image.file(),
-                size: image.size(),
-                parent: locked.parent.filter(reachable),
-                changed: None,
-            });
-        }
-        inputs.extend(of.sealed.into_iter().flat_map(Sealed::inputs));
-        if let Some(file) = create.vm_state {
-            let mut latest = catalog.snapshots_of(&locked.uid).into_iter().rev();
-            let parent = latest.find_map(|s| s.record.vm_state);
-            inputs.push(Input {
-                file,
-                size: file.len()?,
-                parent,
-                changed: None,
-            });
-        }
-        let known = |i| i == 0 && locked.volume;
-        let read = writer.ingest_known(&inputs, &known, progress);
-        // Also of one that could not be read to its end: that somebody changed it says more.
-        if let Some(image) = &locked.image {
-            image.check_unchanged()?;
-        }
-        let mut read = read?.into_iter().map(|i| i.content);
-        let disk = if locked.image.is_some() || locked.volume {
-            read.next()
-        } else {
-            locked.head
-        };
-        let disk = disk.ok_or_else(|| {
-            let why = "the device has neither an image nor contents";
-            Error::invalid("making a snapshot", why)
-        })?;
-        Ok((disk, read.next()))
+        let record = made.records.first();
+        record
+            .map(RawSnapshot::of)
+            .ok_or_else(|| gone(create.device))
     }
 
     /// Makes the device's image, or the head of one without, hold the snapshot.
@@ -268,7 +195,7 @@ impl System {
 
 fn raw_list(catalog: &Catalog, device: &Uid) -> Vec<RawSnapshot> {
     let all = catalog.snapshots_of(device).into_iter();
-    all.map(|s| RawSnapshot::of(s)).collect()
+    all.map(|s| RawSnapshot::of(&s.record)).collect()
 }
 
 fn gone(device: &str) -> Error {

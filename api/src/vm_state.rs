@@ -4,6 +4,7 @@ use crate::create::Locked;
 use crate::system::System;
 use std::io::{self, Read};
 use std::path::Path;
+use stillpoint_store::catalog::DeviceState;
 use stillpoint_store::disk::DiskFile;
 use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::image::{Access, Image};
@@ -27,12 +28,14 @@ pub enum VmBytes<'a> {
 }
 
 /// VM state that is ready to be read, as often as need be.
-pub(crate) enum Source {
+pub(crate) enum Source<'a> {
     Image(Image),
     Spool(Box<dyn DiskFile>),
+    /// The caller's, who alone reaches it.
+    Lent(&'a dyn DiskFile),
 }
 
-impl Source {
+impl Source<'_> {
     pub(crate) fn open(system: &System, bytes: VmBytes<'_>) -> Result<Self> {
         let source = match bytes {
             VmBytes::File(path) => Self::Image(Image::open(&*system.disk, path, Access::Read)?),
@@ -51,6 +54,7 @@ impl Source {
         match self {
             Self::Image(image) => image.file(),
             Self::Spool(file) => file.as_ref(),
+            Self::Lent(file) => *file,
         }
     }
 
@@ -58,7 +62,7 @@ impl Source {
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         match self {
             Self::Image(image) => image.check_unchanged(),
-            Self::Spool(_) => Ok(()),
+            Self::Spool(_) | Self::Lent(_) => Ok(()),
         }
     }
 }
@@ -70,11 +74,22 @@ fn spool(stream: &mut dyn Read) -> Result<Box<dyn DiskFile>> {
     Ok(RealDisk::adopt(file, Path::new("VM state")))
 }
 
+/// Nobody may write the device's image.
+pub(crate) fn is_read_only(d: &DeviceState) -> bool {
+    d.attachment.as_ref().is_some_and(|a| a.read_only)
+}
+
+/// Position in a group of the device that VM state goes to when none is chosen: the first whose image may be written, the
+/// first of all where none may.
+pub(crate) fn default_device<T>(group: &[T], read_only: impl Fn(&T) -> bool) -> usize {
+    group.iter().position(|d| !read_only(d)).unwrap_or(0)
+}
+
 /// Position in the group of the device that VM state goes to.
 pub(crate) fn chosen(devices: &[Locked], name: Option<&str>) -> Result<usize> {
     let found = match name {
         Some(name) => devices.iter().position(|d| d.name == name),
-        None => Some(devices.iter().position(|d| !d.read_only).unwrap_or(0)),
+        None => Some(default_device(devices, |d| d.read_only)),
     };
     found.ok_or_else(|| {
         let why = format!("device {:?} is not in the group", name.unwrap_or_default());

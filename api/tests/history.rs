@@ -186,6 +186,23 @@ fn changes_make_the_manifest_that_the_whole_disk_has() {
 }
 
 #[test]
+fn the_present_state_gets_an_id_of_its_own_also_beside_the_last_number_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = store(folder.path());
+    let mut history = made_up(folder.path(), &mut Dice::new(8), 3);
+    history.earlier[1].id = u64::MAX.to_string().into_bytes();
+    history.earlier[2].id = b"".to_vec();
+    import(&system, &history, Some("present")).unwrap();
+    let ids: Vec<Vec<u8>> = system
+        .list_raw("d")
+        .unwrap()
+        .into_iter()
+        .map(|s| s.id)
+        .collect();
+    assert_eq!(ids, [&b"1"[..], b"18446744073709551615", b"2", b"3"]);
+}
+
+#[test]
 fn an_image_that_changed_meanwhile_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut history = made_up(folder.path(), &mut Dice::new(1), 3);

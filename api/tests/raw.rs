@@ -9,11 +9,12 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use stillpoint_api::store::id::Uid;
 use stillpoint_api::store::progress::Progress;
 use stillpoint_api::store::world::Moment;
 use stillpoint_api::{
-    Create, CreateRaw, Error, ErrorKind, OpenOptions, RawSnapshot, Result, System,
+    Create, CreateRaw, Error, ErrorKind, OpenOptions, OwnedView, RawSnapshot, Result, System,
 };
 use support::{Dice, GEOMETRY};
 
@@ -210,13 +211,11 @@ fn any_range_of_a_snapshot_reads_as_it_was() {
     fs::write(home.image("a"), &bytes).unwrap();
     let made = home.create(b"x", b"1").unwrap();
     fs::write(home.image("a"), b"gone").unwrap();
+    let view = OwnedView::open(&Arc::new(home.system), made.content).unwrap();
     for _ in 0..200 {
         let (at, len) = (dice.below(310_000), dice.below(90_000));
         let mut read = vec![0xee; len];
-        let store = home.system.store();
-        store
-            .read_at(made.content, at as u64, &mut read, &Progress::default())
-            .unwrap();
+        view.read(at as u64, &mut read).unwrap();
         let mut expected = bytes.get(at..).unwrap_or_default().to_vec();
         expected.resize(len, 0);
         assert!(read == expected, "{len} bytes at {at}");

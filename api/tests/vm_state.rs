@@ -298,6 +298,11 @@ fn all_devices_are_asked_at_once() {
         .map(|(d, _)| d.name.as_str())
         .collect();
     assert_eq!(cannot, ["b"]);
+    let why = can.into_iter().find_map(|(_, can)| can.err()).unwrap();
+    let failed = bench.system.create(&Create::default(), &progress);
+    let failed = failed.unwrap_err();
+    assert_eq!(why.to_string(), failed.to_string());
+    assert!(why.what_next().is_some() && why.what_next() == failed.what_next());
     fs::rename(bench.path("elsewhere"), bench.path("b")).unwrap();
 
     bench.stream("one", &[1]);

@@ -57,19 +57,24 @@ pub trait Table: Send {
     /// Removes the snapshot.
     fn remove(&mut self, uid: Uid) -> DriverResult<()>;
 
+    /// The snapshot that reads are of from now on, if any: what it holds stays readable whatever becomes of it.
+    fn show(&mut self, _of: Option<Uid>) -> DriverResult<()> {
+        Ok(())
+    }
+
     /// Bytes of the disk.
     fn size(&mut self) -> DriverResult<u64>;
 
-    /// Reads the disk, or a snapshot's; what lies beyond its end is zeros.
+    /// Reads the disk, or that of the snapshot shown; what lies beyond its end is zeros.
     fn read_at(&mut self, of: Option<Uid>, at: u64, into: &mut [u8]) -> DriverResult<()>;
 
     /// Writes active VM state.
     fn write_vmstate(&mut self, at: u64, bytes: &[u8]) -> DriverResult<()>;
 
-    /// Reads active VM state, or a snapshot's; what was never written is zeros.
+    /// Reads active VM state, or that of the snapshot shown; what was never written is zeros.
     fn read_vmstate(&mut self, of: Option<Uid>, at: u64, into: &mut [u8]) -> DriverResult<()>;
 
-    /// Bytes of active VM state, or of a snapshot's.
+    /// Bytes of active VM state, or of that of the snapshot shown.
     fn vmstate_len(&mut self, of: Option<Uid>) -> DriverResult<u64>;
 
     /// Forgets the active VM state.
@@ -173,6 +178,7 @@ impl<T: Table> Driver for Qcow2<T> {
         let entry = entry.ok_or_else(|| DriverError::errno(errno::ENOENT))?;
         self.check_size(flags, &entry)?;
         self.shown = None;
+        self.table.show(None)?;
         self.table.restore(entry.uid)
     }
 
@@ -206,6 +212,7 @@ impl<T: Table> Driver for Qcow2<T> {
     fn load_tmp(&mut self, _: &Flags, id: Option<&[u8]>, name: Option<&[u8]>) -> DriverResult<()> {
         let missing = || DriverError::new(errno::ENOENT, "Can't find snapshot");
         let entry = self.first(id, name)?.ok_or_else(missing)?;
+        self.table.show(Some(entry.uid))?;
         self.shown = Some(entry.uid);
         Ok(())
     }

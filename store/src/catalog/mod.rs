@@ -189,14 +189,14 @@ impl Catalog {
     }
 
     /// Numbers for the device's next native snapshot ids, in the order in which they are to be given: those from
-    /// `next_id` on; where an odd id has brought that to its end, the smallest that no snapshot has.
-    pub fn free_ids(&self, device: &Uid) -> impl Iterator<Item = u64> {
-        let next = self.device(device).map_or(1, |d| d.next_id);
-        let taken: BTreeSet<u64> = self
-            .snapshots_of(device)
-            .iter()
-            .filter_map(|s| s.record.id_number())
-            .collect();
+    /// `next_id` on; where an odd id has brought that to its end, the smallest that no snapshot has. `foreign` are ids that
+    /// the same entry brings.
+    pub fn free_ids(&self, device: &Uid, foreign: &[u64]) -> impl Iterator<Item = u64> {
+        let above = foreign.iter().max().map_or(1, |n| n.saturating_add(1));
+        let next = self.device(device).map_or(1, |d| d.next_id).max(above);
+        let there = self.snapshots_of(device).into_iter();
+        let mut taken: BTreeSet<u64> = there.filter_map(|s| s.record.id_number()).collect();
+        taken.extend(foreign);
         let all = (next..=u64::MAX).chain(1..next);
         all.filter(move |n| !taken.contains(n))
     }

@@ -404,11 +404,13 @@ fn a_snapshot_is_its_devices_base_and_counts_its_ids_on() {
         ],
     );
     assert_eq!(disk(&bench).next_id, 10);
-    let free: Vec<u64> = bench.catalog.free_ids(&DISK).take(2).collect();
+    let free: Vec<u64> = bench.catalog.free_ids(&DISK, &[]).take(2).collect();
     assert_eq!(free, [10, 11]);
+    let free: Vec<u64> = bench.catalog.free_ids(&DISK, &[20, 7]).take(2).collect();
+    assert_eq!(free, [21, 22]);
     bench.ops(session, &[odd(b"18446744073709551615", 7)]);
     assert_eq!(disk(&bench).next_id, u64::MAX, "as far as it goes");
-    let free: Vec<u64> = bench.catalog.free_ids(&DISK).take(3).collect();
+    let free: Vec<u64> = bench.catalog.free_ids(&DISK, &[]).take(3).collect();
     assert_eq!(free, [1, 2, 4], "3 and the last number are there");
     let made: Vec<u8> = bench
         .catalog

@@ -5,7 +5,6 @@ pub mod gc;
 pub mod give;
 pub mod goto;
 pub mod ingest;
-pub mod read;
 pub mod rebuild;
 mod repack;
 pub mod rescue;

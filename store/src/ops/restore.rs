@@ -262,7 +262,7 @@ fn next_wants(
 }
 
 /// The first damage as an error that names how much there is.
-pub(crate) fn complain(damage: &[Damage], cluster_bytes: u64) -> Result<()> {
+fn complain(damage: &[Damage], cluster_bytes: u64) -> Result<()> {
     let Some(first) = damage.first() else {
         return Ok(());
     };
@@ -277,10 +277,10 @@ pub(crate) fn complain(damage: &[Damage], cluster_bytes: u64) -> Result<()> {
         .hint(hint))
 }
 
-pub(crate) struct BufferSink<'a> {
-    pub(crate) buffer: &'a Mutex<Vec<u8>>,
-    pub(crate) first: u64,
-    pub(crate) cluster_bytes: u64,
+struct BufferSink<'a> {
+    buffer: &'a Mutex<Vec<u8>>,
+    first: u64,
+    cluster_bytes: u64,
 }
 
 impl Sink for BufferSink<'_> {

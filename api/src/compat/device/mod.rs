@@ -9,6 +9,7 @@ use crate::compat::errno;
 use crate::compat::graph::{Graph, Node, NodeId};
 use crate::compat::info::{ICOUNT_NONE, IdStr, NameStr, QemuSnapshotInfo};
 use crate::compat::qcow2::{ChooseId, Entry, Qcow2, Table};
+use crate::owned_view::OwnedView;
 use crate::raw::{CreateRaw, RawSnapshot};
 use crate::system::System;
 use crate::view::DeviceView;
@@ -27,6 +28,16 @@ pub struct StoreTable {
     device: String,
     progress: Arc<Progress>,
     active: Active,
+    shown: Option<Shown>,
+    /// The head of a device without an image, as it was when it was read last.
+    head: Option<OwnedView>,
+}
+
+/// The snapshot that reads are of.
+struct Shown {
+    uid: Uid,
+    disk: OwnedView,
+    vm_state: Option<OwnedView>,
 }
 
 /// Active VM state.
@@ -34,8 +45,8 @@ enum Active {
     Empty,
     /// Written since; not in the store.
     Written(Spool),
-    /// That of the snapshot gone to.
-    Stored(Content),
+    /// That of the snapshot gone to. It stays readable after its snapshot went, as a qcow2 image's own clusters would.
+    Stored(OwnedView),
 }
 
 impl StoreTable {
@@ -47,6 +58,8 @@ impl StoreTable {
             device: device.into(),
             progress: Arc::default(),
             active: Active::Empty,
+            shown: None,
+            head: None,
         })
     }
 
@@ -74,22 +87,33 @@ impl StoreTable {
         found.ok_or_else(|| DriverError::errno(errno::ENOENT))
     }
 
-    fn stored(&self, content: Content, at: u64, into: &mut [u8]) -> DriverResult<()> {
-        Ok(self
-            .system
-            .store
-            .read_at(content, at, into, &self.progress)?)
+    fn pinned(&self, content: Option<Content>) -> Result<Option<OwnedView>> {
+        let open = |content| OwnedView::open(&self.system, content);
+        content.map(open).transpose()
+    }
+
+    fn shown(&self, uid: Uid) -> DriverResult<&Shown> {
+        let shown = self.shown.as_ref().filter(|s| s.uid == uid);
+        shown.ok_or_else(|| DriverError::errno(errno::ENOENT))
+    }
+
+    fn head(&mut self) -> DriverResult<&OwnedView> {
+        let head = self.view()?.head;
+        if self.head.as_ref().map(OwnedView::content) != head {
+            self.head = self.pinned(head)?;
+        }
+        let none = || DriverError::errno(errno::ENOMEDIUM);
+        self.head.as_ref().ok_or_else(none)
     }
 
     /// The active VM state as a file, what came from a snapshot included.
     fn spool(&mut self) -> Result<&Spool> {
         if !matches!(self.active, Active::Written(_)) {
             let spool = Spool::new()?;
-            if let Active::Stored(content) = self.active {
+            if let Active::Stored(view) = &self.active {
                 let mut out = spool.append();
-                self.system
-                    .store
-                    .restore_stream(content, &mut out, &self.progress)?;
+                let store = &self.system.store;
+                store.restore_stream(view.content(), &mut out, &self.progress)?;
             }
             self.active = Active::Written(spool);
         }
@@ -160,20 +184,30 @@ impl Table for StoreTable {
     }
 
     fn restore(&mut self, uid: Uid) -> DriverResult<()> {
-        let snapshot = self.snapshot(uid)?;
+        // ORDER: pinned before the disk is what it belongs to: afterwards anybody may have deleted it.
+        let vm_state = self.pinned(self.snapshot(uid)?.vm_state)?;
         self.system.goto_uid(&self.device, uid, &self.progress)?;
-        self.active = snapshot.vm_state.map_or(Active::Empty, Active::Stored);
+        self.active = vm_state.map_or(Active::Empty, Active::Stored);
         Ok(())
     }
 
     fn remove(&mut self, uid: Uid) -> DriverResult<()> {
-        // What was gone to stays readable after its snapshot went, as a qcow2 image's own clusters would.
-        if let Active::Stored(content) = self.active
-            && self.snapshot(uid)?.vm_state == Some(content)
-        {
-            self.spool()?;
-        }
         Ok(self.system.delete_uid(uid)?)
+    }
+
+    fn show(&mut self, of: Option<Uid>) -> DriverResult<()> {
+        let Some(uid) = of else {
+            self.shown = None;
+            return Ok(());
+        };
+        let snapshot = self.snapshot(uid)?;
+        let shown = Shown {
+            uid,
+            disk: OwnedView::open(&self.system, snapshot.content)?,
+            vm_state: self.pinned(snapshot.vm_state)?,
+        };
+        self.shown = Some(shown);
+        Ok(())
     }
 
     fn size(&mut self) -> DriverResult<u64> {
@@ -185,17 +219,15 @@ impl Table for StoreTable {
 
     fn read_at(&mut self, of: Option<Uid>, at: u64, into: &mut [u8]) -> DriverResult<()> {
         if let Some(uid) = of {
-            let content = self.snapshot(uid)?.content;
-            return self.stored(content, at, into);
+            return Ok(self.shown(uid)?.disk.read(at, into)?);
         }
-        match (self.image()?, self.view()?.head) {
-            (Some(file), _) => {
+        match self.image()? {
+            Some(file) => {
                 let read = file.read_at(at, into)?;
                 into[read..].fill(0);
                 Ok(())
             }
-            (None, Some(head)) => self.stored(head, at, into),
-            (None, None) => Err(DriverError::errno(errno::ENOMEDIUM)),
+            None => Ok(self.head()?.read(at, into)?),
         }
     }
 
@@ -204,22 +236,26 @@ impl Table for StoreTable {
     }
 
     fn read_vmstate(&mut self, of: Option<Uid>, at: u64, into: &mut [u8]) -> DriverResult<()> {
-        into.fill(0);
-        let content = match (of, &self.active) {
-            (Some(uid), _) => self.snapshot(uid)?.vm_state,
+        let view = match (of, &self.active) {
+            (Some(uid), _) => self.shown(uid)?.vm_state.as_ref(),
             (None, Active::Empty) => None,
             (None, Active::Written(spool)) => return Ok(spool.read_at(at, into)?),
-            (None, Active::Stored(content)) => Some(*content),
+            (None, Active::Stored(view)) => Some(view),
         };
-        content.map_or(Ok(()), |content| self.stored(content, at, into))
+        if let Some(view) = view {
+            return Ok(view.read(at, into)?);
+        }
+        into.fill(0);
+        Ok(())
     }
 
     fn vmstate_len(&mut self, of: Option<Uid>) -> DriverResult<u64> {
+        let bytes = |view: &OwnedView| view.content().size;
         match (of, &self.active) {
-            (Some(uid), _) => Ok(self.snapshot(uid)?.vm_state.map_or(0, |s| s.size)),
+            (Some(uid), _) => Ok(self.shown(uid)?.vm_state.as_ref().map_or(0, bytes)),
             (None, Active::Empty) => Ok(0),
             (None, Active::Written(spool)) => Ok(spool.len()?),
-            (None, Active::Stored(content)) => Ok(content.size),
+            (None, Active::Stored(view)) => Ok(bytes(view)),
         }
     }
 

@@ -20,6 +20,7 @@ use stillpoint_store::disk::Disk;
 use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::geometry::Geometry;
 use stillpoint_store::image::{Access, Image};
+use stillpoint_store::ops::gc;
 use stillpoint_store::progress::Progress;
 
 const SIZE: usize = 256 << 10;
@@ -225,6 +226,80 @@ fn iotest_058_over_a_store() {
     }
 }
 
+/// Another process deletes all snapshots of that name and frees what they had.
+fn delete_elsewhere(host: &Host, name: &str) {
+    let store = host.folder.path().join("store");
+    let system = System::open(&store, OpenOptions::default()).unwrap();
+    let all = gc::Options {
+        all: true,
+        dry_run: false,
+    };
+    let progress = Progress::default();
+    system.delete(name, &[], false, &progress).unwrap();
+    system.store().gc(all, &progress).unwrap();
+}
+
+/// With VM state, which is of this byte.
+fn save(host: &mut Host, name: &[u8], byte: u8) {
+    let bs = host.nodes[0];
+    let driver = host.graph.driver(bs).unwrap();
+    driver.save_vmstate(0, &vec![byte; 50_000]).unwrap();
+    let mut sn = QemuSnapshotInfo {
+        vm_state_size: 50_000,
+        ..QemuSnapshotInfo::named(name)
+    };
+    bdrv_snapshot_create(r("4.2"), &mut host.graph, bs, &mut sn).unwrap();
+}
+
+fn vm_state(host: &mut Host) -> Vec<u8> {
+    let driver = host.graph.driver(host.nodes[0]).unwrap();
+    let mut state = vec![0xee; driver.vmstate_len().unwrap() as usize];
+    driver.load_vmstate(0, &mut state).unwrap();
+    state
+}
+
+#[test]
+fn what_load_tmp_shows_stays_when_another_process_deletes_it_and_runs_gc() {
+    let mut host = Host::new(1);
+    host.write(0, 1);
+    save(&mut host, b"a", 7);
+    host.write(0, 2);
+    let bs = host.nodes[0];
+    host.graph.get_mut(bs).unwrap().read_only = true;
+    bdrv_snapshot_load_tmp(r("4.2"), &mut host.graph, bs, None, Some(b"a")).unwrap();
+    delete_elsewhere(&host, "a");
+    assert!(host.read(0) == vec![1; SIZE]);
+    assert!(vm_state(&mut host) == vec![7; 50_000]);
+    // Which snapshots there are is asked each time.
+    let gone = bdrv_snapshot_load_tmp(r("4.2"), &mut host.graph, bs, None, Some(b"a"));
+    assert_eq!(gone.unwrap_err().ret, -e::ENOENT);
+}
+
+#[test]
+fn vm_state_that_a_goto_brought_stays_when_another_process_deletes_its_snapshot() {
+    let mut host = Host::new(1);
+    save(&mut host, b"a", 7);
+    host.goto("4.2", 0, b"a").unwrap();
+    delete_elsewhere(&host, "a");
+    assert!(vm_state(&mut host) == vec![7; 50_000]);
+}
+
+#[test]
+fn what_nobody_shows_any_more_is_given_back() {
+    let mut host = Host::new(1);
+    host.write(0, 1);
+    save(&mut host, b"a", 7);
+    let bs = host.nodes[0];
+    host.graph.get_mut(bs).unwrap().read_only = true;
+    let pins = |host: &Host| host.system.store().refresh().unwrap().sessions().count();
+    bdrv_snapshot_load_tmp(r("4.2"), &mut host.graph, bs, None, Some(b"a")).unwrap();
+    assert_eq!(pins(&host), 2, "disk and VM state");
+    bdrv_snapshot_load_tmp(r("4.2"), &mut host.graph, bs, None, Some(b"a")).unwrap();
+    assert_eq!(pins(&host), 2);
+    drop(host.graph.remove(bs));
+    assert_eq!(pins(&host), 0);
+}
+
 #[test]
 fn iotest_217_over_a_store() {
     let mut host = Host::new(1);
@@ -375,6 +450,14 @@ fn a_device_without_an_image_has_its_head_for_a_disk() {
     assert_eq!(host.create("4.2", 1, b"v2"), "2");
     host.goto("4.2", 1, b"v1").unwrap();
     assert_eq!(host.list(1).len(), 2);
+    // Somebody else gives it other contents.
+    fs::write(&source, vec![5; SIZE / 2]).unwrap();
+    let v3 = Import {
+        name: Some("v3"),
+        ..import
+    };
+    system.import(&v3, &Progress::default()).unwrap();
+    assert!(host.read(1) == vec![5; SIZE / 2]);
 }
 
 #[test]

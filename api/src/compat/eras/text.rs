@@ -96,10 +96,8 @@ pub fn markdown() -> String {
         };
         let ranges = axis.ranges().into_iter().zip(axis.steps);
         let values: Vec<String> = ranges.map(one).collect();
-        let mut about = plain(axis.about);
-        if let Some(why) = axis.not_imitated {
-            about += &format!("<br>*Not imitated: {}*", plain(why));
-        }
+        let note = |why| format!("<br>*Not imitated: {}*", plain(why));
+        let about = plain(axis.about) + &axis.not_imitated.map_or_else(String::new, note);
         let name = axis.name;
         let row = format!("| `{name}` | {about} | {} |", values.join("<br>"));
         line(&mut out, &row);

@@ -24,7 +24,7 @@ use crate::compat::vmstate::vmstate_driver;
 use std::io::{self, Read, Write};
 use stillpoint_store::world::Moment;
 
-/// Bytes of VM state that are passed on at a time: a read of the store is dear by itself.
+/// Bytes of VM state that are passed on at a time.
 const BUFFER_BYTES: usize = 16 << 20;
 
 /// The machine whose state is saved.

@@ -70,7 +70,7 @@ fn gather(path: PathBuf, code: &mut String) {
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() && !["eras", "tests"].contains(&name) {
             gather(path, code);
-        } else if name.ends_with(".rs") && name != "tests.rs" {
+        } else if path.extension().is_some_and(|e| e == "rs") && name != "tests.rs" {
             let text = std::fs::read_to_string(&path).unwrap();
             code.push_str(text.split("#[cfg(test)]").next().unwrap());
         }
