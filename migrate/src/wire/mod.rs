@@ -1,6 +1,7 @@
 //! What travels between stores: a chain of checksummed messages, the same in a file and over a pipe. See FORMAT.md 1.
 
 pub mod ahead;
+mod draft;
 pub mod edits;
 pub mod intake;
 pub mod message;

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use stillpoint_migrate::ErrorKind;
 use stillpoint_migrate::bundle::{self, Receive, Received, Send, Summary};
 use stillpoint_migrate::wire::stream::{HEAD_BYTES, PREAMBLE_BYTES};
+use stillpoint_store::catalog::Catalog;
+use stillpoint_store::format::entry::{Op, SessionKind};
+use stillpoint_store::format::snapshot::SnapshotRecord;
 use stillpoint_store::geometry::{Compression, Geometry};
+use stillpoint_store::object::Purse;
 use stillpoint_store::ops::gc;
 use stillpoint_store::progress::Progress;
 
@@ -269,6 +273,39 @@ fn ids_that_are_taken_are_counted_up_and_the_rest_of_the_record_stays() {
     let catalog = to.catalog();
     let base = catalog.device_named("d").unwrap().base;
     assert_eq!(base, Some(to.records()[1].uid));
+}
+
+#[test]
+fn the_last_id_that_there_is_is_counted_up_to_the_first() {
+    let last = |host: &Host| {
+        let one = host.records()[0].clone();
+        let record = SnapshotRecord {
+            uid: host.store().new_uid(),
+            id: u64::MAX.to_string().into_bytes(),
+            name: b"last".to_vec(),
+            ..one
+        };
+        let mut put = |_: &Catalog| {
+            Ok(vec![Op::PutSnapshot {
+                record: record.clone(),
+                gotos_begun: 0,
+            }])
+        };
+        let store = host.store();
+        store
+            .commit(SessionKind::Writer, Purse::Free, &mut put)
+            .unwrap();
+    };
+    let from = Host::new(1);
+    from.save("d", "one", &disk(0..4));
+    let to = Host::new(2);
+    to.take(&from.send(&["d@one"], &[]));
+    last(&to);
+    last(&from);
+    let outcome = to.take(&from.send(&["d@last"], &["d@one"]));
+    let renumbered = &outcome.snapshots[0];
+    assert_eq!(renumbered.id, b"2", "1 is there");
+    assert_eq!(renumbered.renumbered, Some(u64::MAX.to_string().into()));
 }
 
 #[test]
