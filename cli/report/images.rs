@@ -50,7 +50,6 @@ pub struct Planned {
 
 /// A state of an image.
 #[derive(Debug, Clone, Serialize)]
-#[expect(clippy::struct_field_names, reason = "JSON fields name their unit")]
 pub struct PlannedState {
     /// Name of the snapshot; null for the present state without --name.
     pub snapshot: Option<String>,

@@ -175,7 +175,7 @@ mod tests {
             (&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 404"),
             (b"POST /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405"),
             (b"hello\r\n\r\n", "HTTP/1.1 400"),
-            (&[b'x'; 20_000], ""),
+            (&vec![b'x'; 20_000], ""),
         ] {
             let answer = ask(folder.path(), bytes);
             assert!(answer.starts_with(status), "{answer}");

@@ -122,12 +122,11 @@ impl Expect {
                 next.volumes.insert(name.into(), vec![empty]);
             }
             Step::Clone(name, from) => {
-                let bytes = match from.split_once('@') {
-                    Some((d, s)) => self.snapshots[&key(d, s)].clone(),
-                    None => {
-                        next.settle(from);
-                        self.now(from).clone()
-                    }
+                let bytes = if let Some((d, s)) = from.split_once('@') {
+                    self.snapshots[&key(d, s)].clone()
+                } else {
+                    next.settle(from);
+                    self.now(from).clone()
                 };
                 next.volumes.insert(name.into(), vec![bytes]);
             }

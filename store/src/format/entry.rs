@@ -62,8 +62,8 @@ pub enum Op {
         /// Roots.
         roots: Vec<Hash>,
     },
-    /// Adds a snapshot and makes it its device's base, unless that is a volume. Valid only while the device exists, is not in
-    /// a goto, and has begun exactly `gotos_begun` gotos: a goto in between means that the image read was another.
+    /// Adds a snapshot and makes it its device's base, unless that is a volume. Valid only while the device exists, is
+    /// not in a goto, and has begun exactly `gotos_begun` gotos: a goto in between means that the image read was another.
     PutSnapshot {
         /// The snapshot.
         record: SnapshotRecord,

@@ -102,7 +102,12 @@ pub const AXES: &[Axis] = &[
     ]),
     axis("device_filter", "which nodes a group function without a list of devices covers", &[
         step(1, 0, "those that can snapshot", |f| f.device_filter = DeviceFilter::CanSnapshot),
-        step(4, 2, "F: inserted, not read-only, with a backend or without parents; no protocol node of -blockdev bars savevm", |f| f.device_filter = DeviceFilter::F),
+        step(
+            4,
+            2,
+            "F: inserted, not read-only, with a backend or without parents; no protocol node of -blockdev bars savevm",
+            |f| f.device_filter = DeviceFilter::F,
+        ),
     ]),
     axis("find_public", "whether bdrv_snapshot_find is public", &[
         step(1, 0, "no", |f| f.find_public = false),

@@ -113,9 +113,10 @@ fn plain(text: &str) -> String {
 const INTRODUCTION: &str = "\
 # QEMU releases
 
-How the snapshot API differed from release to release. `api/src/compat` and `still qemu-img` behave so, but where an axis says that it
-is not imitated. Made from the table in `api/src/compat/eras/table.rs`, which a test compares with this page; `still eras` prints it,
-`still eras 4.2 6.0` what differs. Most axes move on other releases than the eras, so code asks an axis, never a version.
+How the snapshot API differed from release to release. `api/src/compat` and `still qemu-img` behave so, but where an axis
+says that it is not imitated. Made from the table in `api/src/compat/eras/table.rs`, which a test compares with this page;
+`still eras` prints it, `still eras 4.2 6.0` what differs. Most axes move on other releases than the eras, so code asks an
+axis, never a version.
 ";
 
 fn line(out: &mut String, text: &str) {
