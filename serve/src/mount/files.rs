@@ -155,7 +155,7 @@ impl Files {
         let file = self.file(handle)?;
         let left = file.item.size().saturating_sub(offset);
         let mut buf = vec![0; left.min(u64::from(size)) as usize];
-        let window = self.shelf.window();
+        let window = || self.shelf.window();
         if let Some(range) = file.pattern.note(offset, buf.len() as u64, window) {
             self.shelf.expect(&file.disk, range);
         }

@@ -53,7 +53,7 @@ impl SnapshotExport {
     }
 
     fn note(&self, disk: &Arc<Disk>, offset: u64, len: usize) {
-        let window = self.shelf.window();
+        let window = || self.shelf.window();
         if let Some(range) = self.pattern.note(offset, len as u64, window) {
             self.shelf.expect(disk, range);
         }

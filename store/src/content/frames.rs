@@ -6,15 +6,46 @@
 
 use crate::codec::DecodedFrame;
 use crate::error::Result;
-use crate::id::PackName;
+use crate::id::{Hash, PackName};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A pack and the offset of a frame in it. Names of packs are never used twice, so it means the same bytes forever.
 pub type FrameKey = (PackName, u32);
 
 /// Decodes the first clusters of a frame, so many of them or as many as it has.
 pub type Load<'a> = &'a mut dyn FnMut(usize) -> Result<DecodedFrame>;
+
+/// A frame in memory, which remembers what was proven of it: its bytes do not change any more.
+#[derive(Debug)]
+pub struct KeptFrame {
+    frame: DecodedFrame,
+    /// Hash of each item, once it was computed.
+    hashes: Box<[OnceLock<Hash>]>,
+}
+
+impl KeptFrame {
+    fn new(frame: DecodedFrame) -> Self {
+        let hashes = (0..frame.items()).map(|_| OnceLock::new()).collect();
+        Self { frame, hashes }
+    }
+
+    /// How many items there are.
+    pub fn items(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Item `i` if there is one and its bytes have this hash.
+    pub fn proven(&self, i: usize, hash: &Hash) -> Option<&[u8]> {
+        let bytes = self.frame.item(i)?;
+        let own = self.hashes.get(i)?.get_or_init(|| Hash::of(bytes));
+        (own == hash).then_some(bytes)
+    }
+
+    fn bytes(&self) -> usize {
+        self.frame.data().len() + size_of_val(&*self.hashes)
+    }
+}
 
 /// See the module. All calls may come from several threads.
 #[derive(Debug)]
@@ -42,12 +73,12 @@ struct Entry {
 /// Locked while the frame is being decoded.
 #[derive(Debug, Default)]
 struct Slot {
-    frame: Option<Arc<DecodedFrame>>,
+    frame: Option<Arc<KeptFrame>>,
     whole: bool,
 }
 
 impl Slot {
-    fn holds(&self, item: usize) -> Option<Arc<DecodedFrame>> {
+    fn holds(&self, item: usize) -> Option<Arc<KeptFrame>> {
         let frame = self.frame.as_ref()?;
         (self.whole || item < frame.items()).then(|| frame.clone())
     }
@@ -75,7 +106,7 @@ impl FrameCache {
         item: usize,
         first: usize,
         load: Load<'_>,
-    ) -> Result<Arc<DecodedFrame>> {
+    ) -> Result<Arc<KeptFrame>> {
         let slot = self.lock().visit(key);
         let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frame) = held.holds(item) {
@@ -88,12 +119,11 @@ impl FrameCache {
         };
         match load(wanted) {
             Ok(frame) => {
-                let frame = Arc::new(frame);
+                let frame = Arc::new(KeptFrame::new(frame));
                 held.whole = frame.items() < wanted;
                 held.frame = Some(frame.clone());
                 drop(held);
-                self.lock()
-                    .weigh(key, &slot, frame.data().len(), self.budget);
+                self.lock().weigh(key, &slot, frame.bytes(), self.budget);
                 Ok(frame)
             }
             Err(e) => {
@@ -105,7 +135,7 @@ impl FrameCache {
     }
 
     /// The frame with `item`, if it is there and nobody is at work on it.
-    pub fn held(&self, key: FrameKey, item: usize) -> Option<Arc<DecodedFrame>> {
+    pub fn held(&self, key: FrameKey, item: usize) -> Option<Arc<KeptFrame>> {
         let mut state = self.lock();
         let slot = state.entries.get(&key)?.slot.clone();
         let frame = slot.try_lock().ok()?.holds(item)?;
@@ -174,6 +204,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const CLUSTER: usize = 4096;
+    /// What it costs to keep one.
+    const KEPT: usize = CLUSTER + size_of::<OnceLock<Hash>>();
 
     fn key(offset: u32) -> FrameKey {
         let session = SessionId {
@@ -201,14 +233,26 @@ mod tests {
                 decode(8, wanted)
             };
             let frame = cache.get(key(0), item, 1, &mut load).unwrap();
-            assert_eq!(frame.item(item).is_some(), item < 8);
+            assert_eq!(item < frame.items(), item < 8);
         }
         assert_eq!(asked, [2, usize::MAX]);
     }
 
     #[test]
+    fn an_item_is_given_to_those_who_know_its_hash_each_time() {
+        let cache = FrameCache::new(1 << 20);
+        let frame = cache.get(key(0), 0, 4, &mut |n| decode(4, n)).unwrap();
+        let (right, wrong) = (Hash::of(&[7; CLUSTER]), Hash::of(&[8; CLUSTER]));
+        for _ in 0..2 {
+            assert_eq!(frame.proven(3, &wrong), None);
+            assert_eq!(frame.proven(3, &right), Some(&[7; CLUSTER][..]));
+            assert_eq!(frame.proven(4, &right), None);
+        }
+    }
+
+    #[test]
     fn what_is_held_is_had_without_decoding_and_stays_longer_for_it() {
-        let cache = FrameCache::new(2 * CLUSTER);
+        let cache = FrameCache::new(2 * KEPT);
         for offset in [1, 2] {
             cache.get(key(offset), 0, 1, &mut |n| decode(1, n)).unwrap();
         }
@@ -239,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_was_not_visited_for_longest_goes_first() {
-        let cache = FrameCache::new(3 * CLUSTER);
+        let cache = FrameCache::new(3 * KEPT);
         let mut loads = 0;
         let mut get = |offset| {
             let mut load = |wanted| {
@@ -247,7 +291,7 @@ mod tests {
                 decode(1, wanted)
             };
             cache.get(key(offset), 0, 1, &mut load).unwrap();
-            assert!(cache.bytes() <= 3 * CLUSTER);
+            assert!(cache.bytes() <= 3 * KEPT);
             loads
         };
         for offset in [1, 2, 3] {

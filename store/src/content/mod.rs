@@ -3,6 +3,7 @@
 
 pub mod fetch;
 pub mod frames;
+pub mod known;
 pub mod nodes;
 pub mod resolve;
 pub mod suspects;

@@ -191,8 +191,7 @@ impl<'a> Heap<'a> {
                 .nodes
                 .get((name, frame.at.offset), item, usize::MAX, &mut load)
                 .ok()?;
-            let bytes = frame.item(item).filter(|b| Hash::of(b) == *hash);
-            bytes.map(<[u8]>::to_vec)
+            frame.proven(item, hash).map(<[u8]>::to_vec)
         })
     }
 }

@@ -5,8 +5,8 @@
 //! What failed is looked up anew among the packs that are live by then; see `content::fetch`, which does the same for many.
 
 use crate::catalog::Catalog;
-use crate::codec::{DecodedFrame, decode_clusters};
-use crate::content::frames::FrameCache;
+use crate::codec::decode_clusters;
+use crate::content::frames::{FrameCache, KeptFrame};
 use crate::content::resolve::{HashSet, Location, Resolver};
 use crate::content::suspects::Suspects;
 use crate::content::tables::Tables;
@@ -88,7 +88,8 @@ impl<'a> Clusters<'a> {
             while let Some((name, at)) = self.locate(&wish)? {
                 match self.cluster(name, at, &wish) {
                     Ok(frame) => {
-                        take(frame.item(usize::from(at.item)).unwrap_or_default());
+                        let bytes = frame.proven(usize::from(at.item), &wish.hash);
+                        take(bytes.unwrap_or_default());
                         return Ok(());
                     }
                     Err(e) if is_damage(&e) => {
@@ -122,8 +123,7 @@ impl<'a> Clusters<'a> {
         };
         let item = usize::from(at.item);
         let frame = self.frames.held((name, at.offset), item);
-        let bytes = frame.as_ref().and_then(|frame| frame.item(item));
-        match bytes.filter(|bytes| Hash::of(bytes) == *hash) {
+        match frame.as_ref().and_then(|frame| frame.proven(item, hash)) {
             Some(bytes) => take(bytes),
             None => return false,
         }
@@ -194,11 +194,10 @@ impl<'a> Clusters<'a> {
     }
 
     /// The frame with the cluster in it, verified.
-    fn cluster(&self, name: PackName, at: Location, wish: &Wish<'_>) -> Result<Arc<DecodedFrame>> {
+    fn cluster(&self, name: PackName, at: Location, wish: &Wish<'_>) -> Result<Arc<KeptFrame>> {
         let item = usize::from(at.item);
         let frame = self.frame(name, at, item, wish.more)?;
-        let bytes = frame.item(item);
-        if bytes.is_some_and(|bytes| Hash::of(bytes) == wish.hash) {
+        if frame.proven(item, &wish.hash).is_some() {
             return Ok(frame);
         }
         self.frames.forget((name, at.offset));
@@ -213,7 +212,7 @@ impl<'a> Clusters<'a> {
         at: Location,
         item: usize,
         more: usize,
-    ) -> Result<Arc<DecodedFrame>> {
+    ) -> Result<Arc<KeptFrame>> {
         let objects = &*self.store.objects;
         let size = self.store.geometry().cluster_bytes;
         let mut load = |items| {

@@ -10,7 +10,7 @@ mod pieces;
 pub use extents::{Extent, Extents};
 pub use pieces::{ClusterRun, ClusterRuns};
 
-use crate::content::nodes::Nodes;
+use crate::content::known::KnownNodes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::Content;
 use crate::format::manifest::Child;
@@ -31,7 +31,7 @@ const AROUND: u64 = 16 << 10;
 /// What the views of a store share. All calls may come from several threads.
 pub struct Reader<'a> {
     store: &'a Store,
-    nodes: Nodes<'a>,
+    nodes: KnownNodes<'a>,
     clusters: Clusters<'a>,
 }
 
@@ -49,7 +49,7 @@ impl Store {
         let catalog = self.refresh()?;
         Ok(Arc::new(Reader {
             store: self,
-            nodes: self.nodes()?,
+            nodes: KnownNodes::new(self.nodes()?),
             clusters: Clusters::new(self, &catalog, cache_bytes)?,
         }))
     }
