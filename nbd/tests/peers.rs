@@ -264,7 +264,13 @@ fn fio_finds_what_it_wrote() {
         "--bsrange=4k-64k",
         "--size=16m",
     ]);
-    fio.args(["--iodepth=16", "--verify=crc32c", "--verify_fatal=1", &uri]);
+    fio.args([
+        "--iodepth=16",
+        "--verify=crc32c",
+        "--verify_fatal=1",
+        "--verify_state_save=0",
+        &uri,
+    ]);
     ok(&mut fio);
 }
 

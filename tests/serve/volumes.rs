@@ -210,6 +210,7 @@ fn other_peoples_tools_write_it_and_find_it_whole() {
         "--iodepth=16",
         "--verify=crc32c",
         "--verify_fatal=1",
+        "--verify_state_save=0",
         "--fsync=64",
     ];
     run_tool("fio", &fio);
