@@ -1,7 +1,6 @@
 //! Reading ahead: who reads on where it stopped finds the next frames decoded. A few threads for all disks; what they cannot
 //! keep up with is forgotten, since it was only a guess.
 
-use crate::shelf::Disk;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,6 +15,12 @@ const STREAMS: usize = 4;
 const RUN_MIN: u64 = 64 << 10;
 /// A read this far from where one is expected goes on from there all the same: requests overtake each other.
 const SLACK: u64 = 1 << 20;
+
+/// What can be read ahead. A guess that waits keeps it, so it must keep nobody from anything.
+pub trait Fetch: Send + Sync {
+    /// Brings a range into memory. What fails here is found by the read itself.
+    fn fetch(&self, range: Range<u64>);
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Lists and numbers, whole after each statement.
@@ -37,7 +42,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    guesses: VecDeque<(Arc<Disk>, Range<u64>)>,
+    guesses: VecDeque<(Arc<dyn Fetch>, Range<u64>)>,
     closed: bool,
 }
 
@@ -55,12 +60,12 @@ impl Ahead {
     }
 
     /// A range will probably be read soon.
-    pub fn expect(&self, disk: &Arc<Disk>, range: Range<u64>) {
+    pub fn expect(&self, disk: Arc<dyn Fetch>, range: Range<u64>) {
         let mut queue = lock(&self.shared.queue);
         if range.is_empty() || queue.closed || queue.guesses.len() >= WAITING {
             return;
         }
-        queue.guesses.push_back((disk.clone(), range));
+        queue.guesses.push_back((disk, range));
         drop(queue);
         self.shared.more.notify_one();
     }
@@ -91,7 +96,7 @@ impl Shared {
         }
     }
 
-    fn next(&self) -> Option<(Arc<Disk>, Range<u64>)> {
+    fn next(&self) -> Option<(Arc<dyn Fetch>, Range<u64>)> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.closed {
@@ -208,7 +213,7 @@ mod tests {
             let mut at = 1u64;
             for _ in 0..100_000 {
                 at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let offset = (at >> 20) % places & !4095;
+                let offset = ((at >> 20) % places) & !4095;
                 assert_eq!(pattern.note(offset, 4096, || W), None, "{places}");
             }
         }

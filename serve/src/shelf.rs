@@ -1,6 +1,6 @@
 //! Disks that are open: a view for each contents, however many clients look at it, and one cache for all.
 
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, Fetch};
 use crate::gate::Gate;
 use crate::metrics::Page;
 use crate::volumes::OpenVolumes;
@@ -12,7 +12,7 @@ use stillpoint_api::{Reader, System, View};
 use stillpoint_store::Result;
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::id::Hash;
-use stillpoint_store::volume::{Volume, Volumes};
+use stillpoint_store::volume::{Below, Volume, Volumes};
 
 /// Bytes of decoded frames that are kept for all disks, where nothing else is said.
 pub const CACHE_BYTES: usize = 256 << 20;
@@ -192,7 +192,20 @@ impl Shelf {
 
     /// A range of a disk will be read soon.
     pub fn expect(&self, disk: &Arc<Disk>, range: Range<u64>) {
-        let range = range.start..range.end.min(disk.view.size());
+        self.expect_of(disk.clone(), disk.view.size(), range);
+    }
+
+    /// The same of a volume, as far as the store has it.
+    pub fn expect_of_volume(&self, volume: &Volume<'static>, range: Range<u64>) {
+        if let Some(below) = volume.below() {
+            let size = below.size();
+            let gate = self.gate.clone();
+            self.expect_of(Arc::new(VolumeAhead { below, gate }), size, range);
+        }
+    }
+
+    fn expect_of(&self, disk: Arc<dyn Fetch>, size: u64, range: Range<u64>) {
+        let range = range.start..range.end.min(size);
         let bytes = range.end.saturating_sub(range.start);
         self.counts.ahead_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.ahead.expect(disk, range);
@@ -231,21 +244,42 @@ impl Disk {
         Ok(done)
     }
 
-    /// Decodes what a range needs. What fails here is found by the read itself.
-    pub fn fetch(&self, range: Range<u64>) {
-        // In pieces, so that readers come in between.
-        for from in range.clone().step_by(WINDOW_MIN as usize) {
-            let _pass = self.gate.enter();
-            let to = range.end.min(from + WINDOW_MIN);
-            if self.view.prefetch(from, to - from).is_err() {
-                return;
-            }
-        }
-    }
-
     fn count(&self, bytes: usize) {
         self.counts.reads.fetch_add(1, Ordering::Relaxed);
         let bytes = bytes as u64;
         self.counts.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a volume has in the store.
+struct VolumeAhead {
+    below: Below<'static>,
+    gate: Arc<Gate>,
+}
+
+impl Fetch for Disk {
+    fn fetch(&self, range: Range<u64>) {
+        in_pieces(&self.gate, range, |from, length| {
+            self.view.prefetch(from, length)
+        });
+    }
+}
+
+impl Fetch for VolumeAhead {
+    fn fetch(&self, range: Range<u64>) {
+        in_pieces(&self.gate, range, |from, length| {
+            self.below.prefetch(from, length)
+        });
+    }
+}
+
+/// In pieces, so that readers come in between.
+fn in_pieces(gate: &Gate, range: Range<u64>, prefetch: impl Fn(u64, u64) -> Result<()>) {
+    for from in range.clone().step_by(WINDOW_MIN as usize) {
+        let _pass = gate.enter();
+        let to = range.end.min(from + WINDOW_MIN);
+        if prefetch(from, to - from).is_err() {
+            return;
+        }
     }
 }

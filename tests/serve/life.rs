@@ -147,27 +147,51 @@ fn with_certificates_only_who_has_one_is_served() {
     server.stop().code(0);
 }
 
+/// A number of what a server with its numbers in `metrics.sock` tells.
+fn number(home: &Home, name: &str) -> f64 {
+    use std::io::{Read, Write};
+    let path = home.path("metrics.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(path).expect("it listens");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).expect("it is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let line = answer
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+    let number = line.and_then(|number| number.parse::<f64>().ok());
+    number.unwrap_or_else(|| panic!("{name}: {answer}"))
+}
+
+#[test]
+fn who_reads_a_clone_in_order_is_read_ahead_for() {
+    let home = home_with_a_snapshot();
+    home.ok(&["volume", "create", "vm", "--from", "web1@monday"]);
+    let metrics = format!("unix:{}", home.path("metrics.sock").display());
+    let server = Server::start(&home, &["--metrics", &metrics]);
+    let client = server.client("vm");
+    for at in [12, 3, 7].map(|n| n << 16) {
+        client.read(at, 4096).expect("it is read");
+    }
+    let ahead = || number(&home, "stillpoint_read_ahead_bytes_total");
+    assert!(ahead() < 1.0, "here and there");
+    for n in 0..8 {
+        client.read(n << 16, 1 << 16).expect("it is read");
+    }
+    assert!(ahead() > 0.0);
+    drop(client);
+    server.stop().code(0);
+}
+
 #[test]
 fn numbers_for_prometheus_are_there() {
-    use std::io::{Read, Write};
     let home = home_with_a_snapshot();
     let path = home.path("metrics.sock");
     let metrics = format!("unix:{}", path.display());
     let server = Server::start(&home, &["--metrics", &metrics]);
     let client = server.client("web1@monday");
     client.read(0, 1 << 20).expect("it is read");
-    let mut stream = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
-    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
-    stream.write_all(request).expect("it is taken");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let number = |name: &str| {
-        let line = answer
-            .lines()
-            .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
-        let number = line.and_then(|number| number.parse::<f64>().ok());
-        number.unwrap_or_else(|| panic!("{name}: {answer}"))
-    };
+    let number = |name: &str| number(&home, name);
     assert!(number("stillpoint_read_bytes_total") >= f64::from(1 << 20));
     assert!(number("stillpoint_nbd_connections") >= 1.0);
     assert_eq!(number("stillpoint_snapshots") as u64, 1);

@@ -3,6 +3,7 @@
 
 use super::contexts::Contexts;
 use super::{Client, description, failed};
+use crate::ahead::Pattern;
 use crate::menu::Item;
 use crate::shelf::Shelf;
 use crate::volumes::Writer;
@@ -51,6 +52,7 @@ pub struct VolumeExport {
     shelf: Arc<Shelf>,
     item: Item,
     contexts: Contexts,
+    pattern: Pattern,
     #[expect(dead_code, reason = "it works by being dropped")]
     client: Client,
 }
@@ -63,8 +65,16 @@ impl VolumeExport {
             shelf,
             item,
             contexts,
+            pattern: Pattern::default(),
             client,
         })
+    }
+
+    fn note(&self, offset: u64, len: usize) {
+        let window = || self.shelf.window();
+        if let Some(range) = self.pattern.note(offset, len as u64, window) {
+            self.shelf.expect_of_volume(self.writer.volume(), range);
+        }
     }
 
     /// Notes what came of a change of so many bytes and, with `fua`, makes it durable.
@@ -83,6 +93,7 @@ impl Export for VolumeExport {
     }
 
     fn read(&self, buf: &mut [u8], offset: u64) -> Done<()> {
+        self.note(offset, buf.len());
         let read = self.shelf.read_volume(self.writer.volume(), offset, buf);
         read.map_err(|e| failed(&self.item, "reading", offset, &e))
     }
@@ -90,7 +101,11 @@ impl Export for VolumeExport {
     fn read_now(&self, buf: &mut [u8], offset: u64) -> Done<bool> {
         let volume = self.writer.volume();
         let read = self.shelf.read_volume_now(volume, offset, buf);
-        read.map_err(|e| failed(&self.item, "reading", offset, &e))
+        let done = read.map_err(|e| failed(&self.item, "reading", offset, &e))?;
+        if done {
+            self.note(offset, buf.len());
+        }
+        Ok(done)
     }
 
     fn write(&self, data: &[u8], offset: u64, fua: bool) -> Done<()> {

@@ -1,7 +1,7 @@
 //! An open volume, and what a guest does to it.
 
 use super::changed::Differences;
-use super::layers::Layers;
+use super::layers::{Below, Layers};
 use super::open::Shared;
 use super::overlay::Overlay;
 use super::turn::Turns;
@@ -80,6 +80,11 @@ impl<'a> Volume<'a> {
     /// What lies in the store, below the overlays; `None`: nothing.
     pub fn content(&self) -> Option<Content> {
         self.layers().content()
+    }
+
+    /// What lies there, for who reads ahead.
+    pub fn below(&self) -> Option<Below<'a>> {
+        self.layers().below()
     }
 
     /// Bytes of data in overlays, which the store does not have yet.

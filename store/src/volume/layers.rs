@@ -75,6 +75,24 @@ impl<'a> Readers<'a> {
     }
 }
 
+/// What lies below the overlays of a volume, for who reads ahead. It keeps nothing: gc may take it at any moment.
+pub struct Below<'a> {
+    head: Arc<Head<'a>>,
+    readers: Arc<Readers<'a>>,
+}
+
+impl Below<'_> {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.head.content.size
+    }
+
+    /// As [`View::prefetch`].
+    pub fn prefetch(&self, offset: u64, length: u64) -> Result<()> {
+        self.head.view(&self.readers)?.prefetch(offset, length)
+    }
+}
+
 /// See the module.
 pub struct Layers<'a> {
     /// The newest first; of a volume there is one at least, which takes the writes.
@@ -87,7 +105,15 @@ pub struct Layers<'a> {
     pub readers: Arc<Readers<'a>>,
 }
 
-impl Layers<'_> {
+impl<'a> Layers<'a> {
+    /// See [`Below`].
+    pub fn below(&self) -> Option<Below<'a>> {
+        Some(Below {
+            head: self.head.clone()?,
+            readers: self.readers.clone(),
+        })
+    }
+
     /// The overlay that takes the writes.
     pub fn top(&self) -> &Arc<Overlay> {
         &self.overlays[0]

@@ -42,6 +42,7 @@ pub use create::{NewVolume, Source};
 pub use disk::Volume;
 pub use extents::{Depth, VolumeExtent};
 pub use goto::GotoVolume;
+pub use layers::Below;
 pub use open::Volumes;
 pub use seal::{Records, Sealed};
 
