@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use crate::format::manifest::{Child, NodeDraft};
 
-    fn node(n: usize) -> (Hash, Arc<Node>) {
+    fn node(n: u64) -> (Hash, Arc<Node>) {
         let hash = Hash::of(&n.to_le_bytes());
         let mut draft = NodeDraft::new(0);
         draft.push(Child::Hash(hash), 1);
@@ -107,10 +107,10 @@ mod tests {
         let mut halves = Halves::default();
         let (wanted, kept) = node(0);
         halves.put(wanted, kept.clone());
-        for n in 1..=5 * HALF_MAX {
+        for n in 1..=5 * HALF_MAX as u64 {
             let (hash, node) = node(n);
             halves.put(hash, node);
-            if n % (HALF_MAX / 2) == 0 {
+            if n % (HALF_MAX as u64 / 2) == 0 {
                 assert_eq!(halves.get(&wanted), Some(kept.clone()), "after {n}");
             }
             assert!(halves.young.len() + halves.old.len() <= 2 * HALF_MAX);
