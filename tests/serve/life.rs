@@ -5,7 +5,7 @@ use crate::support::{Dice, Home, has, make_image, run, tool};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use stillpoint_nbd::client::{Client, Options};
@@ -109,6 +109,60 @@ fn one_client_too_many_is_turned_away_and_hurts_nobody() {
         client.read(0, 512).expect("it is read");
     }
     server.stop().code(0);
+}
+
+const UNIT: &str = include_str!("../../serve/systemd/still-serve.service");
+const SOCKET_UNIT: &str = include_str!("../../serve/systemd/still-serve.socket");
+
+/// Where the unit expects the program.
+const INSTALLED: &str = "/usr/local/bin/still";
+
+#[test]
+fn the_unit_starts_it_and_systemd_hears_when_it_is_ready_and_when_it_stops() {
+    let home = home_with_a_snapshot();
+    let notify = UnixDatagram::bind(home.path("notify")).expect("a socket");
+    notify.set_read_timeout(Some(LONG)).expect("a timeout");
+    let line = UNIT.lines().find_map(|l| l.strip_prefix("ExecStart="));
+    let words = line.and_then(|l| l.strip_prefix(INSTALLED));
+    let words = words.expect("it starts the program");
+    let script = format!(
+        "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" --store store {words}"
+    );
+    let listener = UnixListener::bind(home.path("nbd.sock")).expect("a socket");
+    let mut command = Command::new("sh");
+    command
+        .current_dir(home.path("."))
+        .env("NOTIFY_SOCKET", home.path("notify"))
+        .args(["-c", &script, env!("CARGO_BIN_EXE_still")])
+        .stdin(Stdio::from(OwnedFd::from(listener)));
+    let server = Server::run(&home, command);
+    let hear = || {
+        let mut bytes = [0; 100];
+        let n = notify.recv(&mut bytes).expect("a message");
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    };
+    assert_eq!(hear().trim(), "READY=1");
+    server.client("web1@monday");
+    server.stop().code(0);
+    assert_eq!(hear().trim(), "STOPPING=1");
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    if !has("systemd_finds_nothing_wrong", &["systemd-analyze"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (unit, socket) = ("still-serve.service", "still-serve.socket");
+    let here = UNIT.replace(INSTALLED, env!("CARGO_BIN_EXE_still"));
+    fs::write(folder.path().join(unit), here).expect("it is written");
+    fs::write(folder.path().join(socket), SOCKET_UNIT).expect("it is written");
+    let ran = run(tool("systemd-analyze")
+        .current_dir(folder.path())
+        .args(["verify", unit, socket]));
+    let ran = ran.code(0);
+    // What it does not understand it only warns of.
+    assert!(!ran.err.contains("still-serve"), "{}", ran.story());
 }
 
 /// Past the old handshake, without chunked replies.
