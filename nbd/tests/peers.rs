@@ -7,11 +7,11 @@ mod support;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use stillpoint_nbd::client::{Client, Options as ClientOptions};
+use stillpoint_nbd::client::{Client, Options as ClientOptions, ServerTls};
 use stillpoint_nbd::codec::{Extents, Mode};
 use stillpoint_nbd::server::{Options, Server, Tls};
 use stillpoint_nbd::{
-    Address, BASE_ALLOCATION, Export, ExportInfo, Failure, FileExport, MemoryExport, Named,
+    Address, BASE_ALLOCATION, Export, ExportInfo, Failure, FileExport, MemoryExport, Named, Uri,
     ZeroMode, tls,
 };
 use support::{Served, Theirs, certificates, daemon, disk, has, ok, tool, write_sparse};
@@ -87,6 +87,12 @@ h.set_export_name("disk")
 seen = []
 h.opt_list_meta_context(lambda n: seen.append(n))
 assert seen == ["base:allocation"], seen
+seen.clear()
+h.add_meta_context("base:")
+h.add_meta_context("qemu:")
+h.opt_list_meta_context(lambda n: seen.append(n))
+assert seen == ["base:allocation"], seen
+h.clear_meta_contexts()
 h.set_full_info(True)
 h.opt_info()
 assert h.get_size() == 4 << 20
@@ -115,6 +121,12 @@ fails(errno.EINVAL, lambda: h.trim(4096, (4 << 20) - 1))
 fails(errno.EINVAL, lambda: h.pread(512, 0, nbd.CMD_FLAG_FAST_ZERO))
 fails(errno.EINVAL, lambda: h.flush(1 << 9))
 assert len(h.pread(1 << 20, 0, nbd.CMD_FLAG_DF)) == 1 << 20
+assert len(h.pread(4 << 20, 0, nbd.CMD_FLAG_DF)) == 4 << 20
+assert len(h.pread(0, 0)) == 0
+h.pwrite(b"y" * (3 << 20), 1 << 20, nbd.CMD_FLAG_FUA)
+assert bytes(h.pread((3 << 20) + 1, (1 << 20) - 1)) == b"\0" + b"y" * (3 << 20)
+h.zero(3 << 20, 1 << 20)
+h.pwrite(b"x" * 368, (1 << 20) + 69632)
 cookies = [h.aio_pread(nbd.Buffer(4096), n * 4096) for n in range(50)]
 while h.aio_in_flight() > 0:
     h.poll(-1)
@@ -122,6 +134,10 @@ while h.aio_in_flight() > 0:
         if h.aio_command_completed(c):
             cookies.remove(c)
 h.shutdown()
+a = nbd.NBD()
+a.set_opt_mode(True)
+a.connect_unix(uri)
+a.opt_abort()
 p = nbd.NBD()
 p.set_request_structured_replies(False)
 p.set_export_name("disk")
@@ -464,6 +480,41 @@ fn our_client_gets_on_with_qemu_nbd() {
         assert!(mode == ask || (ask == Mode::Extended && mode == Mode::Structured));
         exercise(client, "disk", &bytes, mode);
     }
+}
+
+#[test]
+fn our_client_speaks_tls_to_qemu_nbd() {
+    if !has("our_client_speaks_tls_to_qemu_nbd", &["qemu-nbd"]) {
+        return;
+    }
+    let bytes = disk(10, 8 * MIB);
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let image = folder.path().join("disk.raw");
+    write_sparse(&image, &bytes);
+    let (port, dir) = (free_port(), folder.path().display());
+    let credentials = format!("tls-creds-x509,id=t,endpoint=server,dir={dir},verify-peer=yes");
+    let mut command = daemon("qemu-nbd");
+    command
+        .args(["--object", &credentials, "--tls-creds", "t"])
+        .args(["-t", "-f", "raw", "--discard=unmap", "-x", "disk"])
+        .args(["-b", "127.0.0.1", "-p", &port.to_string()])
+        .arg(&image);
+    let theirs = Theirs::start(&mut command, Address::Tcp("127.0.0.1".to_owned(), port));
+    let tls = |name: &str| ServerTls {
+        config: tls::client(folder.path()).unwrap(),
+        name: name.to_owned(),
+    };
+    let options = |name| ClientOptions {
+        tls: Some(tls(name)),
+        ..ClientOptions::default()
+    };
+    let client = theirs.client(&options("localhost"));
+    let mode = client.mode();
+    exercise(client, "disk", &bytes, mode);
+    let uri = Uri::parse(&format!("nbds://127.0.0.1:{port}/disk")).unwrap();
+    let other = Client::connect(&uri, options("example.org"));
+    assert!(other.is_err(), "its certificate is of another name");
 }
 
 #[test]

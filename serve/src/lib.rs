@@ -10,6 +10,7 @@
 //! listen accept        addresses to listen on, and those who come
 //! qmp                  the control socket
 //! metrics              numbers for Prometheus
+//! descriptors          that clients do not take the store's
 //! ```
 //!
 //! A server lives as long as its process, and its parts lend each other the store over threads that nobody can name the end
@@ -17,6 +18,7 @@
 
 mod accept;
 mod ahead;
+mod descriptors;
 mod gate;
 mod keeper;
 mod label;
@@ -30,6 +32,7 @@ mod shelf;
 mod volumes;
 
 pub use accept::Accepting;
+pub use descriptors::connections_at_most;
 pub use keeper::Keeper;
 pub use label::{escape, unescape};
 pub use shelf::{CACHE_BYTES, Counts, Shelf};

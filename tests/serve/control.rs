@@ -159,6 +159,25 @@ fn a_client_is_greeted_negotiates_and_asks_what_there_is() {
 }
 
 #[test]
+fn the_document_has_every_command_and_no_other() {
+    let guide = include_str!("../../docs/QMP.md");
+    let rows = guide.lines().filter(|line| line.starts_with("| `"));
+    let in_rows = rows.flat_map(|row| {
+        let cell = row.split('|').nth(1).expect("a row has cells");
+        cell.split(", ").map(|name| name.trim().trim_matches('`'))
+    });
+    // Events are in capitals.
+    let mut documented: Vec<&str> = in_rows
+        .filter(|n| n.starts_with(char::is_lowercase))
+        .collect();
+    documented.sort_unstable();
+    let newest = "11.1".parse().expect("a release");
+    let mut there: Vec<&str> = stillpoint_serve::qmp::command_names(newest).collect();
+    there.sort_unstable();
+    assert_eq!(documented, there);
+}
+
+#[test]
 fn a_release_has_its_commands_and_its_errors() {
     for (version, jobs, class, desc) in [
         ("2.7", false, "DeviceNotFound", "Device 'x' not found"),
@@ -344,6 +363,51 @@ fn a_client_starts_an_nbd_server_with_the_exports_it_chooses() {
     );
     client.ok("nbd-server-stop", json!({}));
     assert!(!path.exists());
+    server.stop().code(0);
+}
+
+#[test]
+fn a_volume_is_written_only_through_exports_that_are_to_be_writable() {
+    let (home, server) = served("10.0");
+    home.ok(&["volume", "create", "vm", "--size", "1M"]);
+    home.ok(&["create", "monday", "--device", "vm"]);
+    let mut client = Client::negotiated(&home);
+    let path = home.path("second.sock");
+    let addr = json!({ "type": "unix", "path": path });
+    client.ok("nbd-server-start", json!({ "addr": addr }));
+    let export = |id: &str, node: &str, writable: Value| json!({ "type": "nbd", "id": id, "name": id, "node-name": node, "writable": writable });
+    client.ok("block-export-add", export("rw", "vm", json!(true)));
+    client.ok("block-export-add", export("ro", "vm", json!(false)));
+    let default = json!({ "device": "vm", "name": "default" });
+    client.ok("nbd-server-add", default);
+    let old = json!({ "device": "vm@monday", "name": "old", "writable": true });
+    client.ok("nbd-server-add", old);
+    let refused = client.fails("block-export-add", export("x", "vm@monday", json!(true)));
+    assert_eq!(refused.1, "Cannot export read-only node as writable");
+    let go = |name: &str| {
+        let options = stillpoint_nbd::client::Options::default();
+        let client = stillpoint_nbd::client::Client::connect_unix(&path, options);
+        client
+            .expect("it listens")
+            .go(name, &[])
+            .expect("it is there")
+    };
+    let writer = go("rw");
+    writer.write(0, b"guest", false).expect("it may");
+    for name in ["ro", "default", "old"] {
+        let reader = go(name);
+        assert!(
+            reader
+                .info()
+                .has(stillpoint_nbd::codec::transmission::READ_ONLY),
+            "{name}"
+        );
+        let wrote = reader.write(0, b"intruder", false);
+        assert!(wrote.is_err(), "{name} was written");
+        let wanted = if name == "old" { [0; 5] } else { *b"guest" };
+        assert_eq!(reader.read(0, 5).expect("it is read"), wanted, "{name}");
+    }
+    drop(writer);
     server.stop().code(0);
 }
 

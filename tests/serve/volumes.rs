@@ -1,11 +1,11 @@
 //! Volumes over NBD: what guests write is there, snapshots of it are whole, and commands work on it while it is served.
 
 use crate::server::{Server, run_tool};
-use crate::support::{Dice, Home, has};
+use crate::support::{Dice, Home, has, tool};
 use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use stillpoint_nbd::ZeroMode;
-use stillpoint_nbd::client::Connection;
+use stillpoint_nbd::client::{Client, Connection, Options};
 
 const MIB: usize = 1 << 20;
 
@@ -213,7 +213,8 @@ fn other_peoples_tools_write_it_and_find_it_whole() {
         "--verify_state_save=0",
         "--fsync=64",
     ];
-    run_tool("fio", &fio);
+    // It leaves a file where it runs.
+    crate::support::run(tool("fio").current_dir(home.path(".")).args(fio)).code(0);
     server.stop().code(0);
 }
 
@@ -308,6 +309,67 @@ fn a_server_that_is_killed_keeps_every_flushed_write() {
     assert!(flushed.iter().any(|n| n.load(Ordering::SeqCst) > 0));
     server.stop().code(0);
     home.ok(&["verify"]);
+}
+
+#[test]
+fn a_restart_loses_nothing_that_was_answered_while_clients_write() {
+    let home = home_with(&["a", "b"], "4M");
+    // systemd holds the socket; here the clients come again by themselves.
+    let mut last = [0u64; 2];
+    for _ in 0..4 {
+        let server = Server::start(&home, &["--cache", "1M"]);
+        let (socket, answered) = (&server.socket, &[const { AtomicU64::new(0) }; 2]);
+        last = std::thread::scope(|scope| {
+            let writers = [("a", 0), ("b", 1)].map(|(volume, n)| {
+                let (before, answered) = (last[n], &answered[n]);
+                scope.spawn(move || write_until_it_ends(socket, volume, before, answered))
+            });
+            while answered.iter().any(|n| n.load(Ordering::SeqCst) < 100) {
+                std::thread::yield_now();
+            }
+            // Twice, as `timeout` does it, and once more below.
+            server.signal(Signal::SIGTERM);
+            server.signal(Signal::SIGTERM);
+            writers.map(|writer| writer.join().expect("it checks"))
+        });
+        server.stop().code(0);
+    }
+    assert!(last.iter().all(|n| *n > 100), "{last:?}");
+}
+
+/// Finds what was answered before, then writes numbers, without a flush, until the server ends; the last one that was answered.
+fn write_until_it_ends(
+    socket: &std::path::Path,
+    volume: &str,
+    before: u64,
+    answered: &AtomicU64,
+) -> u64 {
+    let client = Client::connect_unix(socket, Options::default()).expect("it listens");
+    let client = client.go(volume, &[]).expect("it is there");
+    // Number n was written to place n of 1024, over the one 1024 before it.
+    let at = |number: u64| number % 1024 * 4096;
+    for number in (before.saturating_sub(1000).max(1))..=before {
+        let bytes = client.read(at(number), 4096).expect("it is read");
+        assert_eq!(
+            bytes,
+            number.to_le_bytes().repeat(512),
+            "{volume}: {number} of {before}"
+        );
+    }
+    let mut number = before;
+    // One more may have been done without an answer.
+    while client
+        .write(
+            at(number + 1),
+            &(number + 1).to_le_bytes().repeat(512),
+            false,
+        )
+        .is_ok()
+    {
+        number += 1;
+        answered.fetch_add(1, Ordering::SeqCst);
+    }
+    number
 }
 
 /// A few writes of numbers, then a flush. `false` when the server is gone.

@@ -20,7 +20,7 @@ use stillpoint_serve::nbd::StoreExports;
 use stillpoint_serve::qmp::{self, Monitor};
 use stillpoint_serve::{Accepting, CACHE_BYTES, Keeper, Shelf};
 use stillpoint_store::{Error, ErrorKind, Result};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Longest that clients get to take the answers to what they asked before the server was told to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ pub struct Arguments {
     /// Bytes of memory for what was read and decoded, of all exports together
     #[arg(long, value_name = "BYTES", value_parser = size::parse, default_value_t = CACHE_BYTES as u64)]
     cache: u64,
-    /// Most NBD connections at once
+    /// Most NBD connections at once; each may take up to 24 MiB of memory where its client floods the server
     #[arg(long, value_name = "N", default_value_t = 256)]
     connections: usize,
     /// Folder with server-cert.pem, server-key.pem and ca-cert.pem: only TLS is served
@@ -168,12 +168,19 @@ fn own_socket(control: &qmp::Server, context: &Context) -> Result<Option<Unlink>
 
 impl Arguments {
     fn options(&self) -> Result<Options> {
+        let connections = stillpoint_serve::connections_at_most(self.connections);
+        if connections < self.connections {
+            warn!(
+                connections,
+                "fewer connections than asked for: the limit on open files (ulimit -n) is too low"
+            );
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let limits = Limits {
-            connections: self.connections,
+            connections,
             // Little memory a connection: what decodes is bounded elsewhere, and most of what waits is answered from memory.
             workers: cores.clamp(2, 8),
-            bytes: 16 << 20,
+            bytes: 8 << 20,
             ..Limits::default()
         };
         Ok(Options {

@@ -19,8 +19,8 @@ use std::{fmt, io};
 
 /// Longest data of an answer: two of the longest strings and a little.
 const ANSWER_MAX: u32 = 16 << 10;
-/// Most answers to one option. A list of exports may be long.
-const ANSWERS_MAX: usize = 1 << 20;
+/// Most bytes of answers to one option. A list of exports may be long.
+const ANSWERS_MAX: u64 = 64 << 20;
 
 /// How to check whom the client talks to.
 #[derive(Clone)]
@@ -291,11 +291,15 @@ impl Client {
         let mut out = Vec::new();
         option.encode(&mut out);
         self.output.send(&out)?;
-        for _ in 0..ANSWERS_MAX {
+        let mut left = ANSWERS_MAX;
+        loop {
             let header = self.input.next(OptionReplyHeader::decode)?;
             if header.option != option.number() || header.length > ANSWER_MAX {
                 return Err(Error::Protocol("an answer to something else".to_owned()));
             }
+            let bytes = OptionReplyHeader::BYTES as u64 + u64::from(header.length);
+            let too_many = || Error::Protocol("too many answers".to_owned());
+            left = left.checked_sub(bytes).ok_or_else(too_many)?;
             let data = self.input.payload(header.length as usize)?;
             match OptionReply::decode(header.kind, &data)? {
                 OptionReply::Ack => return Ok(()),
@@ -303,7 +307,6 @@ impl Client {
                 other => each(other)?,
             }
         }
-        Err(Error::Protocol("too many answers".to_owned()))
     }
 }
 

@@ -105,7 +105,8 @@ pub trait Export: Send + Sync {
         Ok(false)
     }
 
-    /// Writes; with `fua` the data are durable on return.
+    /// Writes; with `fua` the data are durable on return. A request of more than 1 MiB comes in several calls, and a
+    /// [`Export::flush`] after them if it is to be durable.
     fn write(&self, _data: &[u8], _offset: u64, _fua: bool) -> Result<(), Failure> {
         Err(Errno::Perm.into())
     }

@@ -10,7 +10,7 @@ use super::output::{Answers, Output};
 use super::perform::{Disk, PIECE};
 use super::pool::Pool;
 use super::{Limits, Shared};
-use crate::codec::{Mode, Request, command, flags};
+use crate::codec::{Request, command, flags};
 use crate::errno::{Errno, Failure};
 use crate::transport::{Input, Socket};
 use std::io;
@@ -19,6 +19,10 @@ use std::thread::{self, Scope};
 
 /// Longest read that is tried on the connection's thread while other requests wait.
 const SMALL: u64 = 256 << 10;
+/// Longest write that is received as a whole before it is begun. Of a longer one no more than this is held.
+const WRITE: usize = 1 << 20;
+/// A read that must be answered in one piece and is longer waits for its share of what all connections may hold.
+const LONG: u64 = 2 << 20;
 
 /// Serves a connection to its end. There is nobody to tell about a peer that misbehaves: it is cut off.
 pub(super) fn serve(shared: &Shared, socket: &Socket) {
@@ -40,7 +44,7 @@ fn transmit(shared: &Shared, socket: &Socket, ready: Ready) {
     let limits = &shared.options.limits;
     let disk = Disk::new(ready.chosen, limits);
     let output = Output::new(ready.output, socket);
-    let flight = Arc::new(Flight::new(limits));
+    let flight = Arc::new(Flight::new(limits.requests, limits.bytes));
     let pool = Pool::new();
     thread::scope(|scope| {
         let _closed = Close(&pool);
@@ -122,6 +126,12 @@ impl<'a> Reader<'a> {
         {
             return Ok(());
         }
+        if payload > WRITE as u64 {
+            return self.write_as_it_comes(&request);
+        }
+        if request.length > LONG && self.disk.is_one_piece(&request) {
+            return self.read_long(&request);
+        }
         let here = request.command == command::WRITE
             && !request.has(flags::FUA)
             && self.disk.writes_at_once();
@@ -166,6 +176,30 @@ impl<'a> Reader<'a> {
         self.disk.perform(request, &data, &mut self.answers)
     }
 
+    /// A write that breaks off may have been done in part, as on any disk.
+    fn write_as_it_comes(&mut self, request: &Request) -> io::Result<()> {
+        self.answers.send()?;
+        let mut piece = Vec::new();
+        let (mut at, mut written) = (0, Ok(()));
+        while at < request.length {
+            let left = usize::try_from(request.length - at).unwrap_or(usize::MAX);
+            piece.resize(left.min(WRITE), 0);
+            self.input.exact(&mut piece)?;
+            written = written.and_then(|()| self.disk.write_piece(request, &piece, at));
+            at += piece.len() as u64;
+        }
+        self.disk.end_write(request, written, &mut self.answers);
+        Ok(())
+    }
+
+    fn read_long(&mut self, request: &Request) -> io::Result<()> {
+        // Whoever waits here, or does not take the answer, keeps nobody waiting who reads less at once.
+        self.answers.send()?;
+        let _ticket = self.shared.long.start(request.length as usize);
+        self.disk.perform(request, &[], &mut self.answers)?;
+        self.answers.send()
+    }
+
     fn hand_over<'s>(
         &mut self,
         scope: &'s Scope<'s, 'a>,
@@ -174,9 +208,7 @@ impl<'a> Reader<'a> {
     ) -> io::Result<()> {
         // Answers must not wait for room, or for the rest of a payload.
         self.answers.send()?;
-        let ticket = self
-            .flight
-            .start(charge(self.disk.mode(), &request, payload));
+        let ticket = self.flight.start(charge(self.disk, &request, payload));
         let payload = self.input.payload(payload)?;
         let job = Job {
             request,
@@ -200,9 +232,9 @@ impl<'a> Reader<'a> {
 }
 
 /// Bytes that a request holds while it is in flight.
-fn charge(mode: Mode, request: &Request, payload: usize) -> usize {
+fn charge(disk: &Disk, request: &Request, payload: usize) -> usize {
     match request.command {
-        command::READ if mode == Mode::Simple || request.has(flags::DF) => request.length as usize,
+        command::READ if disk.is_one_piece(request) => request.length as usize,
         command::READ => (request.length as usize).min(PIECE),
         command::BLOCK_STATUS => payload + (1 << 20),
         _ => payload,

@@ -1,9 +1,9 @@
-//! Requests that were read and not yet answered: how many, how many bytes, and waiting for room.
+//! Requests that were read and not yet answered, of a connection or of all: how many, how many bytes, and waiting for room.
 
-use super::{Limits, lock};
+use super::lock;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// What is in flight on a connection.
+/// What is in flight.
 pub(super) struct Flight {
     now: Mutex<Load>,
     less: Condvar,
@@ -23,18 +23,18 @@ pub(super) struct Ticket {
 }
 
 impl Flight {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(requests: usize, bytes: usize) -> Self {
         Self {
             now: Mutex::default(),
             less: Condvar::new(),
             most: Load {
-                requests: limits.requests.max(1),
-                bytes: limits.bytes,
+                requests: requests.max(1),
+                bytes,
             },
         }
     }
 
-    /// Nothing is in flight. Holds until the caller, who alone starts requests, starts one.
+    /// Nothing is in flight. Of one connection that holds until the caller, who alone starts requests, starts one.
     pub(super) fn is_empty(&self) -> bool {
         lock(&self.now).requests == 0
     }
@@ -60,6 +60,7 @@ impl Drop for Ticket {
         let mut now = lock(&self.flight.now);
         now.requests -= 1;
         now.bytes -= self.bytes;
-        self.flight.less.notify_one();
+        // Of several that wait, the one that is woken may be one that still has no room.
+        self.flight.less.notify_all();
     }
 }

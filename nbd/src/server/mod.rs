@@ -50,6 +50,8 @@ struct Shared {
     stopping: AtomicBool,
     open: Mutex<Open>,
     closed: Condvar,
+    /// Long reads of all connections that are answered in one piece.
+    long: Arc<flight::Flight>,
 }
 
 /// The connections there are.
@@ -63,9 +65,11 @@ struct Open {
 impl Server {
     /// A server that listens nowhere yet.
     pub fn new(exports: Arc<dyn Exports>, options: Options) -> Self {
+        let long = flight::Flight::new(usize::MAX, options.limits.long_reads);
         let shared = Shared {
             exports,
             options,
+            long: Arc::new(long),
             stopping: AtomicBool::new(false),
             open: Mutex::default(),
             closed: Condvar::new(),

@@ -25,7 +25,8 @@ impl Tls {
     }
 }
 
-/// What peers may cost. Memory of a connection is bounded by twice `bytes` (requests and their answers) and 1 MiB a worker.
+/// What peers may cost. Memory of a connection is bounded by twice `bytes` (requests and their answers) and 1 MiB a worker,
+/// and by `long_reads` for all of them together.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at once; further ones are closed at once.
@@ -40,8 +41,11 @@ pub struct Limits {
     pub payload: u32,
     /// Requests in flight a connection; more are not read.
     pub requests: usize,
-    /// Bytes of requests in flight a connection; a single one may have more.
+    /// Bytes of requests in flight a connection.
     pub bytes: usize,
+    /// Bytes of all connections for reads of more than 2 MiB that must be answered in one piece: without chunked replies, or
+    /// with `DF`. Further ones wait. A single one may have more.
+    pub long_reads: usize,
     /// Threads a connection may have besides its own; they start as they are needed.
     pub workers: usize,
     /// Longest that a peer may take nothing of what it asked for. Idle peers are never dropped.
@@ -59,6 +63,7 @@ impl Default for Limits {
             payload: 32 << 20,
             requests: 64,
             bytes: 32 << 20,
+            long_reads: 128 << 20,
             workers: cores.clamp(4, 16),
             stall: Duration::from_mins(5),
         }

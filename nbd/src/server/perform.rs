@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bytes of a long read that are read and sent at once; a chunk each.
 pub(super) const PIECE: usize = 512 << 10;
-/// Most extents in an answer: 1 MiB of them. Clients ask again for the rest.
+/// Most extents in an answer, over all contexts: 1 MiB of them. Clients ask again for the rest.
 const EXTENTS: usize = 1 << 16;
 
 /// A disk as one connection sees it.
@@ -136,6 +136,9 @@ impl Disk {
 
     /// Answers a read if that takes no waiting. `false` leaves the answers as they were.
     pub(super) fn read_now(&self, request: &Request, answers: &mut Answers<'_>) -> bool {
+        if request.length == 0 {
+            return false;
+        }
         let before = answers.used();
         let len = request.length as usize;
         self.put_read_header(request, (request.offset, len), chunk_flag::DONE, answers);
@@ -156,7 +159,8 @@ impl Disk {
         payload: &[u8],
         answers: &mut Answers<'_>,
     ) -> io::Result<()> {
-        if request.command == command::READ {
+        // A chunk of data has a byte of them at least.
+        if request.command == command::READ && request.length > 0 {
             return self.read(request, answers);
         }
         let done = if request.command == command::BLOCK_STATUS {
@@ -193,10 +197,43 @@ impl Disk {
         }
     }
 
+    /// The part of a long write that lies `at` bytes behind its start.
+    pub(super) fn write_piece(&self, request: &Request, data: &[u8], at: u64) -> Done<()> {
+        guard(|| self.chosen.export.write(data, request.offset + at, false))
+    }
+
+    /// Answers a write whose pieces are done, or one of which has failed. Only now it is durable, if it is to be.
+    pub(super) fn end_write(
+        &self,
+        request: &Request,
+        written: Done<()>,
+        answers: &mut Answers<'_>,
+    ) {
+        let flush = || {
+            if request.has(flags::FUA) {
+                guard(|| self.chosen.export.flush())
+            } else {
+                Ok(())
+            }
+        };
+        match written.and_then(|()| flush()) {
+            Ok(()) => self.put_done(request, answers),
+            Err(failure) => self.put_failure(request, &failure, None, answers),
+        }
+    }
+
+    /// Whether a read is answered in one piece whatever its length, because the client cannot take more than one.
+    pub(super) fn is_one_piece(&self, request: &Request) -> bool {
+        request.command == command::READ && (self.mode() == Mode::Simple || request.has(flags::DF))
+    }
+
     /// A long read goes out in several chunks, unless the answer must be one.
     fn read(&self, request: &Request, answers: &mut Answers<'_>) -> io::Result<()> {
-        let whole = self.mode() == Mode::Simple || request.has(flags::DF);
-        let piece = if whole { usize::MAX } else { PIECE };
+        let piece = if self.is_one_piece(request) {
+            usize::MAX
+        } else {
+            PIECE
+        };
         let end = request.offset + request.length;
         let mut at = request.offset;
         loop {
@@ -228,21 +265,18 @@ impl Disk {
             let asked = StatusPayload::decode(payload);
             let asked = asked.map_err(|bad| Failure::new(Errno::Inval, bad.0))?;
             self.check_range(request.command, request.offset, asked.length)?;
-            let wanted = all.into_iter().filter(|id| asked.contexts.contains(id));
-            (asked.length, wanted.collect())
+            (asked.length, wanted(&asked.contexts, contexts.len())?)
         } else {
             (request.length, all)
         };
         if contexts.is_empty() {
             return Err(Failure::new(Errno::Inval, "no metadata context was chosen"));
         }
-        if ids.is_empty() {
-            return Ok(true);
-        }
         let most = if request.has(flags::REQ_ONE) {
             1
         } else {
-            EXTENTS
+            // However many contexts a client chose, their answers together are what one is allowed.
+            (EXTENTS / ids.len()).max(1)
         };
         let before = answers.used();
         for id in &ids {
@@ -286,8 +320,10 @@ impl Disk {
 
     fn put_done(&self, request: &Request, answers: &mut Answers<'_>) {
         let (cookie, mode) = (request.cookie, self.mode());
-        // A block status is answered by chunks only.
-        let simple = mode != Mode::Extended && request.command != command::BLOCK_STATUS;
+        // A block status is answered by chunks only, and so is a read where there are chunks.
+        let chunks = request.command == command::BLOCK_STATUS
+            || (request.command == command::READ && mode == Mode::Structured);
+        let simple = mode != Mode::Extended && !chunks;
         answers.put(|out| {
             if simple {
                 ReplyHeader::Simple { cookie, error: 0 }.encode(mode, out);
@@ -323,6 +359,21 @@ impl Disk {
             }
         });
     }
+}
+
+/// The contexts that a payload asks for: each of those that were chosen, once at most, and one at least.
+fn wanted(asked: &[u32], chosen: usize) -> Done<Vec<u32>> {
+    let mut ids = asked.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    let known = ids.last().is_some_and(|id| (*id as usize) < chosen);
+    if ids.len() != asked.len() || !known {
+        return Err(Failure::new(
+            Errno::Inval,
+            "a context that was not chosen, or none, or one twice",
+        ));
+    }
+    Ok(ids)
 }
 
 /// A panic of an export is a failure of the disk and of nothing else.

@@ -1,9 +1,17 @@
 //! Unix and TCP sockets as one.
 
+use rustix::net::sockopt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+/// A peer that says nothing is asked whether it is still there after this long,
+const ASK_AFTER: Duration = Duration::from_mins(1);
+/// again and again after this long,
+const ASK_EVERY: Duration = Duration::from_secs(15);
+/// and is given up when it has not answered so often. The system's own two hours keep a disk in use by nobody.
+const ASK_TIMES: u32 = 4;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -13,10 +21,13 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// A TCP socket set up for requests and answers: nothing waits to be sent, vanished peers are noticed in the end.
+    /// A TCP socket set up for requests and answers: nothing waits to be sent, vanished peers are noticed.
     pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+        sockopt::set_socket_keepalive(&stream, true)?;
+        sockopt::set_tcp_keepidle(&stream, ASK_AFTER)?;
+        sockopt::set_tcp_keepintvl(&stream, ASK_EVERY)?;
+        sockopt::set_tcp_keepcnt(&stream, ASK_TIMES)?;
         Ok(Self::Tcp(stream))
     }
 

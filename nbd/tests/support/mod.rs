@@ -300,7 +300,7 @@ impl Theirs {
     pub fn client(&self, options: &ClientOptions) -> Client {
         let uri = Uri {
             address: self.address.clone(),
-            tls: false,
+            tls: options.tls.is_some(),
             export: String::new(),
         };
         for _ in 0..LONG.as_millis() / 5 {

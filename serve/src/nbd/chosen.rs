@@ -1,10 +1,12 @@
 //! NBD servers that clients of the control socket start, and the exports that they choose for them.
 
 use super::StoreExports;
+use super::read_only::ReadOnly;
 use crate::listen::{Address, Listener, Unlink};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use stillpoint_nbd::codec::transmission;
 use stillpoint_nbd::server::{Limits, Options, Server};
 use stillpoint_nbd::{Export, Exports, Listed, OpenError, Peer};
 use stillpoint_store::{Error, ErrorKind, Result};
@@ -28,6 +30,8 @@ pub struct ChosenExport {
     pub target: String,
     /// Text for people.
     pub description: String,
+    /// Whether clients may write. What cannot be written is not written in any case.
+    pub writable: bool,
 }
 
 /// A server at most, and its exports.
@@ -105,10 +109,15 @@ impl NbdServers {
             .collect()
     }
 
+    /// Whether nobody can write what is called so. An error is the text of what is wrong.
+    pub fn is_read_only(&self, target: &str) -> std::result::Result<bool, String> {
+        let asked = self.chosen.store.ask(target, &Peer::default());
+        let info = asked.map_err(|e| e.message)?.info();
+        Ok(info.has(transmission::READ_ONLY))
+    }
+
     /// Adds an export. An error is the text of what is wrong.
     pub fn add(&self, export: ChosenExport) -> std::result::Result<(), String> {
-        let asked = self.chosen.store.ask(&export.target, &Peer::default());
-        asked.map_err(|e| e.message)?;
         let mut all = lock(&self.chosen.all);
         if all.values().any(|other| other.id == export.id) {
             return Err(format!("Block export id '{}' is already in use", export.id));
@@ -152,10 +161,24 @@ impl Exports for Chosen {
     }
 
     fn open(&self, name: &str, peer: &Peer) -> std::result::Result<Arc<dyn Export>, OpenError> {
-        self.store.open(&self.find(name)?.target, peer)
+        let chosen = self.find(name)?;
+        let export = self.store.open(&chosen.target, peer)?;
+        Ok(chosen.shown(export))
     }
 
     fn ask(&self, name: &str, peer: &Peer) -> std::result::Result<Arc<dyn Export>, OpenError> {
-        self.store.ask(&self.find(name)?.target, peer)
+        let chosen = self.find(name)?;
+        let export = self.store.ask(&chosen.target, peer)?;
+        Ok(chosen.shown(export))
+    }
+}
+
+impl ChosenExport {
+    fn shown(&self, export: Arc<dyn Export>) -> Arc<dyn Export> {
+        if self.writable {
+            export
+        } else {
+            Arc::new(ReadOnly(export))
+        }
     }
 }

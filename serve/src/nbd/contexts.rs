@@ -11,6 +11,7 @@
 use crate::menu::{Item, Shows, items_of};
 use crate::shelf::{Disk, Shelf};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use stillpoint_nbd::BASE_ALLOCATION;
 use stillpoint_nbd::codec::{Extents, allocation};
@@ -27,8 +28,13 @@ const BITMAP: &str = "qemu:dirty-bitmap:";
 const DEPTH: &str = "qemu:allocation-depth";
 /// The largest depth that is told apart.
 const DEPTH_MAX: usize = 8;
-/// Clusters that are compared at a time: a bound on memory, since all of them may differ.
+/// Clusters that are looked at a time: a bound on memory, since all of them may differ. More where there is nothing to be said.
 const STEP: u64 = 1 << 16;
+const STEP_MAX: u64 = 1 << 22;
+/// Steps, and clusters with something to be said of them, after which an answer is long enough: a bound on time, since disks may
+/// be of any size and a client may ask about all of one. It asks again for the rest.
+const STEPS: usize = 1024;
+const CLUSTERS: u64 = 1 << 21;
 
 /// The contexts of one disk.
 pub struct Contexts {
@@ -113,25 +119,34 @@ impl Contexts {
         (offset, length): (u64, u64),
         extents: &mut Extents,
     ) -> Result<()> {
-        match context {
-            BASE_ALLOCATION => volume.extents(offset, length, &mut |extent| {
-                extents.push(extent.length, allocation_of(extent.kind))
-            }),
-            DEPTH => volume.extents(offset, length, &mut |extent| {
-                let depth = match extent.depth {
-                    Depth::Overlay => 1,
-                    Depth::Store => 2,
-                    Depth::Nowhere => 0,
-                };
-                extents.push(extent.length, depth)
-            }),
-            _ => {
-                let base = self.base(shelf, context)?;
-                volume.changed_since(base, offset, length, &mut |range, differs| {
-                    extents.push(range.end - range.start, u64::from(differs))
-                })
+        let cluster = u64::from(shelf.system().store().geometry().cluster_bytes);
+        let base = match context {
+            BASE_ALLOCATION | DEPTH => None,
+            _ => Some(self.base(shelf, context)?),
+        };
+        in_steps(cluster, offset..offset + length, |range| {
+            let (at, len) = (range.start, range.end - range.start);
+            let (mut said, mut wanted) = (0, true);
+            let mut push = |bytes: u64, flags: u64, plain: bool| {
+                said += if plain { 0 } else { bytes };
+                wanted = extents.push(bytes, flags);
+                wanted
+            };
+            match base {
+                Some(base) => volume.changed_since(base, at, len, &mut |range, differs| {
+                    push(range.end - range.start, u64::from(differs), !differs)
+                })?,
+                None => volume.extents(at, len, &mut |extent| {
+                    let hole = extent.kind == ExtentKind::Hole;
+                    let flags = match context {
+                        DEPTH => depth_of(extent.depth),
+                        _ => allocation_of(extent.kind),
+                    };
+                    push(extent.length, flags, hole)
+                })?,
             }
-        }
+            Ok(wanted.then_some(said.div_ceil(cluster)))
+        })
     }
 
     /// What a bitmap is relative to, kept from gc from now on.
@@ -169,9 +184,10 @@ impl Contexts {
         for (n, content) in self.before.iter().enumerate() {
             self.hold(shelf, self.bases.len() + n, *content)?;
         }
-        let end = offset + length;
-        for range in steps(disk, offset, end) {
+        let cluster = disk.view().cluster_bytes();
+        in_steps(cluster, offset..offset + length, |range| {
             let (from, length) = (range.start, range.end - range.start);
+            let mut said = 0;
             let changed = |base: &Content| disk.view().changed_since(*base, from, length);
             let changed = self.before.iter().map(changed);
             let changed: Vec<Vec<ChangedExtent>> = changed.collect::<Result<_>>()?;
@@ -179,6 +195,9 @@ impl Contexts {
             for extent in disk.view().extents(from, length)? {
                 let extent = extent?;
                 let until = extent.start + extent.length;
+                if extent.kind != ExtentKind::Hole {
+                    said += extent.length;
+                }
                 while at < until {
                     let (depth, next) = if extent.kind == ExtentKind::Hole {
                         (0, until)
@@ -186,13 +205,21 @@ impl Contexts {
                         depth_at(&changed, at, until)
                     };
                     if !extents.push(next - at, depth) {
-                        return Ok(());
+                        return Ok(None);
                     }
                     at = next;
                 }
             }
-        }
-        Ok(())
+            Ok(Some(said.div_ceil(cluster)))
+        })
+    }
+}
+
+fn depth_of(depth: Depth) -> u64 {
+    match depth {
+        Depth::Overlay => 1,
+        Depth::Store => 2,
+        Depth::Nowhere => 0,
     }
 }
 
@@ -212,13 +239,20 @@ fn depth_at(changed: &[Vec<ChangedExtent>], at: u64, until: u64) -> (u64, u64) {
 }
 
 fn allocated(disk: &Disk, offset: u64, length: u64, extents: &mut Extents) -> Result<()> {
-    for extent in disk.view().extents(offset, length)? {
-        let extent = extent?;
-        if !extents.push(extent.length, allocation_of(extent.kind)) {
-            break;
+    let cluster = disk.view().cluster_bytes();
+    in_steps(cluster, offset..offset + length, |range| {
+        let mut data = 0;
+        for extent in disk.view().extents(range.start, range.end - range.start)? {
+            let extent = extent?;
+            if extent.kind == ExtentKind::Data {
+                data += extent.length;
+            }
+            if !extents.push(extent.length, allocation_of(extent.kind)) {
+                return Ok(None);
+            }
         }
-    }
-    Ok(())
+        Ok(Some(data.div_ceil(cluster)))
+    })
 }
 
 fn allocation_of(kind: ExtentKind) -> u64 {
@@ -235,9 +269,9 @@ fn dirty(
     (offset, length): (u64, u64),
     extents: &mut Extents,
 ) -> Result<()> {
-    let end = offset + length;
-    for range in steps(disk, offset, end) {
-        let mut at = range.start;
+    let cluster = disk.view().cluster_bytes();
+    in_steps(cluster, offset..offset + length, |range| {
+        let (mut at, mut said) = (range.start, 0);
         let changed = disk
             .view()
             .changed_since(base, at, range.end - range.start)?;
@@ -245,27 +279,41 @@ fn dirty(
             let (from, to) = (extent.start, extent.start + extent.length);
             let (from, to) = (from.max(at), to.min(range.end));
             if !extents.push(from - at, 0) || !extents.push(to - from, 1) {
-                return Ok(());
+                return Ok(None);
             }
+            said += to - from;
             at = to;
         }
-        if !extents.push(range.end - at, 0) {
-            return Ok(());
-        }
-    }
-    Ok(())
+        let wanted = extents.push(range.end - at, 0);
+        Ok(wanted.then_some(said.div_ceil(cluster)))
+    })
 }
 
-/// A range in parts that are compared one after the other.
-fn steps(disk: &Disk, from: u64, end: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
-    let step = STEP * disk.view().cluster_bytes();
-    let mut at = from;
-    std::iter::from_fn(move || {
-        let to = (at / step + 1).saturating_mul(step).min(end);
-        let range = at..to;
+/// Takes a range of bytes in parts, one after the other, until enough is said. `look` says what there is to be said of a part, and
+/// answers of how many clusters that was, `None` when nobody wants to hear more.
+fn in_steps(
+    cluster: u64,
+    range: Range<u64>,
+    mut look: impl FnMut(Range<u64>) -> Result<Option<u64>>,
+) -> Result<()> {
+    let (mut at, mut step, mut said) = (range.start, STEP, 0);
+    for _ in 0..STEPS {
+        if at >= range.end || said >= CLUSTERS {
+            break;
+        }
+        let to = (at / cluster + step).saturating_mul(cluster).min(range.end);
+        let Some(clusters) = look(at..to)? else {
+            break;
+        };
+        said += clusters;
+        step = if clusters == 0 {
+            (step * 2).min(STEP_MAX)
+        } else {
+            STEP
+        };
         at = to;
-        (!range.is_empty()).then_some(range)
-    })
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -278,6 +326,48 @@ mod tests {
             length,
             kind: ExtentKind::Data,
         }
+    }
+
+    fn steps(cluster: u64, range: Range<u64>, said: u64) -> Vec<Range<u64>> {
+        let mut all = Vec::new();
+        let look = |part| {
+            all.push(part);
+            Ok(Some(said))
+        };
+        in_steps(cluster, range, look).unwrap();
+        all
+    }
+
+    #[test]
+    fn an_answer_is_found_in_bounded_time_and_leaves_nothing_out() {
+        for said in [0, STEP] {
+            let all = steps(4096, 5..(1 << 63) - 7, said);
+            assert_eq!(all[0].start, 5);
+            for pair in all.windows(2) {
+                assert_eq!(pair[0].end, pair[1].start);
+                assert_eq!(pair[0].end % 4096, 0);
+            }
+            assert!(all.len() <= STEPS);
+            let clusters = all.iter().map(|r| r.end.div_ceil(4096) - r.start / 4096);
+            let most = clusters.clone().max().unwrap();
+            assert!(most <= if said == 0 { STEP_MAX } else { STEP });
+            assert!(said == 0 || clusters.sum::<u64>() == CLUSTERS);
+        }
+        let small = steps(4096, 100..5000, 1);
+        assert_eq!(
+            small,
+            [Range {
+                start: 100,
+                end: 5000
+            }]
+        );
+        let mut calls = 0;
+        let enough = |_| {
+            calls += 1;
+            Ok(None)
+        };
+        in_steps(4096, 0..1 << 60, enough).unwrap();
+        assert_eq!(calls, 1);
     }
 
     #[test]

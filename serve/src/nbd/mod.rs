@@ -2,6 +2,7 @@
 
 mod chosen;
 mod contexts;
+mod read_only;
 mod snapshot;
 mod volume;
 

@@ -24,6 +24,8 @@ pub struct Monitor {
     nbd: NbdServers,
     clients: Clients,
     jobs: Jobs,
+    /// Of all commands and jobs; nobody looks at the counters.
+    progress: Progress,
     /// For the threads of jobs.
     myself: Weak<Self>,
 }
@@ -37,6 +39,7 @@ impl Monitor {
             release,
             clients: Clients::default(),
             jobs: Jobs::default(),
+            progress: Progress::default(),
             myself: myself.clone(),
         })
     }
@@ -51,7 +54,7 @@ impl Monitor {
         let volumes = self.shelf.volumes().all();
         let made = self
             .system()
-            .create_on(volumes, create, None, &Self::progress());
+            .create_on(volumes, create, None, self.progress());
         Ok(made?)
     }
 
@@ -70,7 +73,7 @@ impl Monitor {
         let volumes: Vec<Uid> = volumes.map(|d| d.uid).collect();
         let open = self.shelf.volumes();
         let _claim = open.claim(&volumes, force)?;
-        Ok(system.goto_on(open.all(), snapshot, devices, &Self::progress())?)
+        Ok(system.goto_on(open.all(), snapshot, devices, self.progress())?)
     }
 
     /// The store and its devices.
@@ -132,13 +135,15 @@ impl Monitor {
         self.clients.tell(&message::event(event, data));
     }
 
-    /// Counters of an operation that nobody watches.
-    pub(super) fn progress() -> Progress {
-        Progress::default()
+    /// By which what goes on is stopped when the server stops.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
-    /// Ends the servers that clients have started. Waits for jobs: they are to be whole or not at all.
+    /// Ends the servers that clients have started, and what still goes on: at the next good place, so that it is whole or not at
+    /// all. What guests wrote is made durable after this, and must not wait for somebody's long job.
     pub(super) fn end(&self) {
+        self.progress.stop();
         self.nbd.stop();
         while self.jobs.any_at_work() {
             std::thread::sleep(Duration::from_millis(5));

@@ -46,7 +46,7 @@ impl Server {
         Ok(())
     }
 
-    /// Ends: nobody new is let in, and what is being done is done and answered, unless that takes longer than `patience`.
+    /// Ends: nobody new is let in, and what is being done is done and answered; what takes longer than `patience` is stopped.
     pub fn shutdown(&self, patience: Duration) {
         if self.stopped.swap(true, Ordering::SeqCst) {
             return;
@@ -57,7 +57,8 @@ impl Server {
         clients.tell(&message::event("SHUTDOWN", &data));
         clients.end();
         let deadline = Instant::now() + patience;
-        while clients.count() > 0 && Instant::now() < deadline {
+        let at_work = || clients.count() > 0 || self.monitor.jobs().any_at_work();
+        while at_work() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.monitor.end();
@@ -98,5 +99,45 @@ struct Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.monitor.clients().leave(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nbd::StoreExports;
+    use crate::qmp::arguments::Arguments;
+    use crate::shelf::Shelf;
+    use stillpoint_api::{OpenOptions, System};
+    use stillpoint_store::geometry::Geometry;
+
+    #[test]
+    fn a_stop_does_not_wait_for_the_end_of_a_long_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, image) = (folder.path().join("store"), folder.path().join("web1"));
+        System::init(&store, Geometry::DEFAULT).unwrap();
+        let system = System::open(&store, OpenOptions::default()).unwrap();
+        let system: &'static System = Box::leak(Box::new(system));
+        // Far more than can be read between the next two lines.
+        let mut bytes = vec![0; 64 << 20];
+        for (n, word) in bytes.chunks_mut(8).enumerate() {
+            word.copy_from_slice(&(n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes());
+        }
+        std::fs::write(&image, bytes).unwrap();
+        system.device_add("web1", &image, "raw", false).unwrap();
+        let shelf = Arc::new(Shelf::new(system, 1 << 20).unwrap());
+        let exports = Arc::new(StoreExports::new(shelf.clone()));
+        let monitor = Monitor::new(shelf, exports, "10.0".parse().unwrap());
+        let server = Server::new(monitor.clone());
+        let arguments =
+            json!({ "job-id": "j", "tag": "t", "vmstate": "web1", "devices": ["web1"] });
+        let arguments = Arguments::new(arguments.as_object().unwrap().clone());
+        monitor.execute("snapshot-save", arguments).unwrap();
+        server.shutdown(Duration::ZERO);
+        let jobs = monitor.jobs().list();
+        assert_eq!(jobs[0]["status"], "concluded");
+        let error = jobs[0]["error"].as_str().unwrap_or_default();
+        assert!(error.contains("stopped as asked"), "{jobs}");
+        assert!(system.list(None).unwrap().is_empty(), "whole or not at all");
     }
 }

@@ -117,7 +117,7 @@ pub fn delete(monitor: &Monitor, mut arguments: Arguments) -> Answer {
         "snapshot-delete",
         Box::new(move |monitor| {
             wanted.check(monitor, None)?;
-            let progress = Monitor::progress();
+            let progress = monitor.progress();
             let mut with = Vec::new();
             for name in &wanted.devices {
                 let all = monitor.system().list_raw(name)?;
@@ -130,9 +130,7 @@ pub fn delete(monitor: &Monitor, mut arguments: Arguments) -> Answer {
                 return Ok(());
             }
             let selector = wanted.selector();
-            monitor
-                .system()
-                .delete(&selector, &with, false, &progress)?;
+            monitor.system().delete(&selector, &with, false, progress)?;
             Ok(())
         }),
     )

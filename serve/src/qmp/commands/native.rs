@@ -104,10 +104,10 @@ pub fn delete(monitor: &Monitor, mut arguments: Arguments) -> Answer {
     let devices = arguments.texts("devices")?.unwrap_or_default();
     let dry_run = arguments.flag("dry-run")?;
     arguments.end()?;
-    let progress = Monitor::progress();
+    let progress = monitor.progress();
     let deleted = monitor
         .system()
-        .delete(&snapshot, &devices, dry_run, &progress)?;
+        .delete(&snapshot, &devices, dry_run, progress)?;
     let snapshots: Value = deleted
         .snapshots
         .iter()
@@ -123,7 +123,7 @@ pub fn gc(monitor: &Monitor, mut arguments: Arguments) -> Answer {
         dry_run: arguments.flag("dry-run")?,
     };
     arguments.end()?;
-    let done = monitor.system().store().gc(options, &Monitor::progress())?;
+    let done = monitor.system().store().gc(options, monitor.progress())?;
     Ok(json!({
         "packs_dropped": done.dead_packs + done.orphans,
         "packs_rewritten": done.rewritten_packs,
@@ -138,7 +138,7 @@ pub fn gc(monitor: &Monitor, mut arguments: Arguments) -> Answer {
 /// How big it all is, and how busy.
 pub fn stats(monitor: &Monitor, arguments: Arguments) -> Answer {
     arguments.end()?;
-    let totals = monitor.system().store().totals(&Monitor::progress())?;
+    let totals = monitor.system().store().totals(monitor.progress())?;
     let shelf = monitor.shelf();
     Ok(json!({
         "devices": totals.devices,

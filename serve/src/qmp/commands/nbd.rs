@@ -77,8 +77,13 @@ pub fn add(monitor: &Monitor, mut arguments: Arguments) -> Answer {
         name,
         target: device,
         description,
+        writable,
     };
-    put(monitor, export, writable)
+    needs_server(monitor)?;
+    // QEMU's older command takes the wish back without a word where it cannot be.
+    let read_only = read_only(monitor, &export)?;
+    let writable = writable && !read_only;
+    put(monitor, ChosenExport { writable, ..export })
 }
 
 pub fn export_add(monitor: &Monitor, mut arguments: Arguments) -> Answer {
@@ -105,15 +110,21 @@ pub fn export_add(monitor: &Monitor, mut arguments: Arguments) -> Answer {
         name,
         target,
         description,
+        writable,
     };
-    put(monitor, export, writable)
-}
-
-fn put(monitor: &Monitor, export: ChosenExport, writable: bool) -> Answer {
     needs_server(monitor)?;
-    if writable && export.target.contains('@') {
+    if read_only(monitor, &export)? && writable {
         return Err(QmpError::new("Cannot export read-only node as writable"));
     }
+    put(monitor, export)
+}
+
+fn read_only(monitor: &Monitor, export: &ChosenExport) -> Result<bool, QmpError> {
+    let asked = monitor.nbd().is_read_only(&export.target);
+    asked.map_err(QmpError::new)
+}
+
+fn put(monitor: &Monitor, export: ChosenExport) -> Answer {
     monitor.nbd().add(export).map_err(QmpError::new)?;
     Ok(json!({}))
 }

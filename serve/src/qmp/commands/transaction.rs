@@ -4,6 +4,7 @@
 use super::snapshot::{Wanted, create_group};
 use super::{Answer, Arguments, Monitor, QmpError};
 use serde_json::{Value, json};
+use stillpoint_store::progress::Progress;
 use tracing::warn;
 
 /// Most actions at once.
@@ -66,7 +67,8 @@ fn make(monitor: &Monitor, wanted: Vec<Wanted>) -> Result<(), QmpError> {
             continue;
         };
         for (name, devices) in &groups[..n] {
-            let progress = Monitor::progress();
+            // Not to be stopped with the server.
+            let progress = Progress::default();
             let selector = format!("name:{name}");
             let undone = monitor
                 .system()

@@ -15,10 +15,10 @@ pub fn create(monitor: &Monitor, mut arguments: Arguments) -> Answer {
         _ => return Err(QmpError::new("Either 'size' or 'from' is needed")),
     };
     let volumes = monitor.shelf().volumes().all();
-    let progress = Monitor::progress();
+    let progress = monitor.progress();
     let made = monitor
         .system()
-        .volume_create_on(volumes, &name, source, &progress)?;
+        .volume_create_on(volumes, &name, source, progress)?;
     Ok(json!({ "device": name, "uid": made.uid.to_string(), "size_bytes": made.size }))
 }
 
@@ -32,7 +32,7 @@ pub fn resize(monitor: &Monitor, mut arguments: Arguments) -> Answer {
     // Growing takes nothing from anybody.
     let grows = system.device(&name)?.size.is_some_and(|now| size >= now);
     let _claim = volumes.claim(&[uid], grows)?;
-    volumes.all().resize(&uid, size, &Monitor::progress())?;
+    volumes.all().resize(&uid, size, monitor.progress())?;
     Ok(json!({ "device": name, "size_bytes": size }))
 }
 
@@ -54,7 +54,7 @@ pub fn hand_over(monitor: &Monitor, mut arguments: Arguments) -> Answer {
     let (system, volumes) = (monitor.system(), monitor.shelf().volumes());
     let uid = system.volume_named(&name)?;
     let _claim = volumes.claim(&[uid], false)?;
-    volumes.all().hand_over(&uid, &Monitor::progress())?;
+    volumes.all().hand_over(&uid, monitor.progress())?;
     volumes.forget(&uid);
     Ok(json!({ "device": name }))
 }
@@ -65,7 +65,7 @@ pub fn absorb(monitor: &Monitor, mut arguments: Arguments) -> Answer {
     arguments.end()?;
     let uid = monitor.system().volume_named(&name)?;
     let volumes = monitor.shelf().volumes().all();
-    let contents = volumes.absorb(&[uid], &Monitor::progress())?;
+    let contents = volumes.absorb(&[uid], monitor.progress())?;
     let content = contents.first();
     Ok(json!({
         "device": name,
