@@ -131,7 +131,7 @@ impl Machine {
 
     /// Waits until QEMU has ended as it was told.
     #[track_caller]
-    pub fn is_gone(mut self) {
+    pub fn gone(mut self) {
         let status = self.child.wait().expect("it is our child");
         assert!(status.success(), "{status}: {}", self.said);
     }

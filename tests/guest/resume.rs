@@ -136,7 +136,7 @@ fn a_guest_goes_on_from_a_vm_state_that_was_in_a_store() {
         assert!(!said.contains("Error"), "{said}");
         // Cut off, QEMU itself leaves leaks behind.
         quit(&socket);
-        machine.is_gone();
+        machine.gone();
         img(&["check", "-q", "-f", "qcow2", out]);
         let (machine, later, known) = resume(&kit, &home.path(out), "later", &[]);
         machine.power_off_hard();
