@@ -506,10 +506,14 @@ fn every_format_goes_in_and_out() {
         ("vmdk", ""),
         ("vmdk", "-osubformat=streamOptimized"),
         ("vmdk", "-osubformat=twoGbMaxExtentSparse"),
+        ("vmdk", "-osubformat=twoGbMaxExtentFlat"),
+        ("vmdk", "-osubformat=monolithicFlat"),
         ("vhdx", ""),
+        ("vhdx", "-osubformat=fixed"),
         ("vpc", "-oforce_size=on"),
         ("vpc", "-osubformat=fixed,force_size=on"),
         ("vdi", ""),
+        ("vdi", "-ostatic=on"),
         ("qed", ""),
         ("parallels", ""),
     ];
@@ -566,25 +570,118 @@ fn encrypted_images_need_their_passphrase() {
             "qcow2",
             "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
         ),
+        ("qcow2", "encrypt.format=aes,encrypt.key-secret=s"),
     ];
-    for (format, options) in layouts {
+    for (n, (format, options)) in layouts.into_iter().enumerate() {
         let object = "secret,id=s,file=pass";
         let convert = ["convert", "--object", object, "-O", format, "-o", options];
-        img(&home, &[&convert[..], &["plain", format]].concat());
-        let import = ["import", format, "--device", format];
+        let image = format!("{format}{n}");
+        img(&home, &[&convert[..], &["plain", &image]].concat());
+        let import = ["import", &image, "--device", &image];
         home.run(&import)
             .code(1)
             .says("encrypted")
             .says("--secret-file");
-        home.run(&[&import[..], &["--secret-file", "wrong"]].concat())
-            .code(1);
-        home.ok(&[&import[..], &["--secret-file", "pass", "--verify"]].concat());
+        let told = options.contains("aes");
+        if !told {
+            let wrong = [&import[..], &["--secret-file", "wrong"]].concat();
+            home.run(&wrong).code(1);
+        }
+        let said = home.json(&[&import[..], &["--secret-file", "pass", "--verify"]].concat());
+        let warned = said.to_string().contains("wrong one is not noticed");
+        assert_eq!(warned, told, "{said}");
         assert_eq!(
-            home.export(format),
+            home.export(&image),
             hash_of(&home.path("plain")),
-            "{format}"
+            "{options}"
         );
     }
+    // One that is not encrypted needs none, and is read with its snapshots.
+    img(&home, &["convert", "-O", "qcow2", "plain", "open"]);
+    img(&home, &["snapshot", "-c", "s", "open"]);
+    home.ok(&[
+        "import",
+        "open",
+        "--device",
+        "open",
+        "--secret-file",
+        "pass",
+    ]);
+    assert_eq!(names(&home, "open"), ["s"]);
+}
+
+#[test]
+fn what_snapshots_share_is_read_once() {
+    if !has("migrate sharing", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate sharing");
+    let home = Home::new();
+    let whole: u64 = 20 << 20;
+    fs::write(home.path("raw"), dice.bytes(whole as usize)).expect("written");
+    for compress in [&[][..], &["-c"]] {
+        let image = if compress.is_empty() { "a" } else { "b" };
+        let convert = ["convert", "-f", "raw", "-O", "qcow2"];
+        img(&home, &[&convert[..], compress, &["raw", image]].concat());
+        for n in 0..12 {
+            img(&home, &["snapshot", "-c", &format!("s{n}"), image]);
+            scribble(
+                &home,
+                image,
+                &[format!("write -P {} {} 64k", n + 1, n << 20)],
+            );
+        }
+        // The present state is far from the last snapshot, and near an old one.
+        img(&home, &["snapshot", "-a", "s2", image]);
+        let said = home.json(&["import", image, "--device", image]);
+        let all = said["snapshots"].as_array().expect("an array").iter();
+        let read: u64 = all.filter_map(|s| s["read_bytes"].as_u64()).sum();
+        assert_eq!(read, whole + 11 * 65536, "{said}");
+    }
+}
+
+#[test]
+fn standard_input_may_be_of_any_format() {
+    if !has("migrate stdin", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate stdin");
+    let home = Home::new();
+    fs::write(home.path("raw"), dice.bytes(1 << 20)).expect("written");
+    img(&home, &["convert", "-O", "qcow2", "raw", "a.qcow2"]);
+    img(&home, &["snapshot", "-c", "s", "a.qcow2"]);
+    img(&home, &["convert", "-O", "vdi", "raw", "a.vdi"]);
+    for (image, snapshots) in [("raw", 1), ("a.qcow2", 1), ("a.vdi", 1)] {
+        let pipe = fs::File::open(home.path(image)).expect("it is there");
+        let mut command = home.command(&["import", "-", "--device", image, "--verify"]);
+        run(command.stdin(pipe)).code(0);
+        assert_eq!(names(&home, image).len(), snapshots, "{image}");
+        assert_eq!(home.export(image), hash_of(&home.path("raw")), "{image}");
+    }
+    assert_eq!(names(&home, "a.qcow2"), ["s"]);
+}
+
+#[test]
+fn without_qemu_utils_the_package_is_named() {
+    let home = Home::new();
+    let mut image = b"vhdxfile".to_vec();
+    image.resize(1 << 20, 0);
+    fs::write(home.path("a.vhdx"), image).expect("written");
+    fs::write(home.path("raw"), [7; 100_000]).expect("written");
+    home.ok(&["import", "raw", "--device", "d"]);
+    fs::create_dir(home.path("empty")).expect("a new folder");
+    let runs: [&[&str]; 2] = [
+        &["import", "a.vhdx", "--device", "x"],
+        &["export", "d", "d.vdi", "--format", "vdi"],
+    ];
+    for arguments in runs {
+        let mut command = home.command(arguments);
+        let ran = run(command.env("PATH", home.path("empty"))).code(1);
+        ran.says("qemu-img")
+            .says("not installed")
+            .says("install qemu-utils");
+    }
+    assert!(!home.path("d.vdi").exists());
 }
 
 /// However a descriptor is written and wherever it is: what QEMU would open is found.
@@ -768,7 +865,7 @@ fn random_images_read_as_qemu_reads_them() {
 /// An image with up to three snapshots; false: QEMU gave it up.
 fn random_image(home: &Home, image: &str, dice: &mut Dice) -> bool {
     let cluster = 512_u64 << dice.below(9);
-    let size = (1 + dice.below(64)) * 65536 + 512 * dice.below(3);
+    let size = (2 + dice.below(64)) * 65536 + 512 * dice.below(3);
     let layouts = [
         "compat=0.10",
         "compat=1.1",

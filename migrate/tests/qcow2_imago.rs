@@ -41,7 +41,7 @@ fn make(bench: &Bench, dice: &mut Dice) {
     ];
     let layout = layouts[dice.below(4) as usize];
     let cluster = 512 << dice.below(9);
-    let size = (1 + dice.below(40)) * 65536 + 512 * dice.below(3);
+    let size = (2 + dice.below(40)) * 65536 + 512 * dice.below(3);
     let options = format!("{layout},cluster_size={cluster}");
     let below: &[&str] = match dice.below(3) {
         0 => &["-F", "raw", "-b", "below"],

@@ -172,6 +172,11 @@ impl<'a> Layers<'a> {
             .map_err(|e| Error::new(ErrorKind::Io, "reading what qemu-img says").source(e))?;
         if self.chain.is_empty() {
             self.left_out = left_out(&info);
+            if layer.encryption == Some(Encryption::Aes) {
+                let why = "this encryption has no check of it, so that a wrong one is not noticed";
+                self.left_out
+                    .push(LeftOut::new("proof of the passphrase", why));
+            }
         }
         Ok(info)
     }
