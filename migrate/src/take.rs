@@ -3,7 +3,7 @@
 use crate::foreign;
 use crate::format::Format;
 use crate::locked::Locked;
-use crate::qcow2::{ChainMode, Gate, Image, Past, Snapshot};
+use crate::qcow2::{ChainMode, Gate, Image, Past, Snapshot, read_any_header};
 use crate::raw::Raw;
 use std::path::{Path, PathBuf};
 use stillpoint_store::disk::Disk;
@@ -71,9 +71,9 @@ pub fn open(disk: &dyn Disk, path: &Path, options: &Options) -> Result<Opened> {
         None => Format::detect(&*file.file())?,
     };
     let (history, left_out): (Box<dyn History>, _) = match format {
-        Format::Qcow2 if options.secret.is_some() => {
-            let secret = options.secret.as_deref();
-            foreign::open(disk, path, file, "qcow2", &options.gate, secret)?
+        Format::Qcow2 if options.secret.is_some() && is_encrypted(&file)? => {
+            options.snapshots.choose(&path.display().to_string(), &[])?;
+            foreign::open(disk, path, file, "qcow2", options)?
         }
         Format::Qcow2 => {
             let image = Image::open(disk, path, &options.gate)?;
@@ -86,8 +86,7 @@ pub fn open(disk: &dyn Disk, path: &Path, options: &Options) -> Result<Opened> {
         }
         Format::Foreign(name) => {
             options.snapshots.choose(&path.display().to_string(), &[])?;
-            let secret = options.secret.as_deref();
-            foreign::open(disk, path, file, name, &options.gate, secret)?
+            foreign::open(disk, path, file, name, options)?
         }
     };
     Ok(Opened {
@@ -95,6 +94,11 @@ pub fn open(disk: &dyn Disk, path: &Path, options: &Options) -> Result<Opened> {
         format,
         left_out,
     })
+}
+
+fn is_encrypted(file: &Locked) -> Result<bool> {
+    let (header, _) = read_any_header(&*file.file())?;
+    Ok(header.encryption.is_some())
 }
 
 impl Wanted {

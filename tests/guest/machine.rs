@@ -43,6 +43,18 @@ impl Machine {
     /// Boots with a shell script as its job, and disks as QEMU's `-drive` takes them: the first is the system's, at /root.
     /// The host is 10.0.2.2.
     pub fn boot(kit: &Path, job: &str, drives: &[String]) -> Self {
+        Self::start(
+            kit,
+            job,
+            drives,
+            &["-machine", "q35,accel=tcg"],
+            "GUEST: up",
+        )
+    }
+
+    /// As `boot` with more arguments, the machine's type among them. Waits for what the guest says when it boots, or first
+    /// when it goes on: the kernel has the initrd by then, and its folder may go.
+    pub fn start(kit: &Path, job: &str, drives: &[String], more: &[&str], says: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the job");
         let (script, initrd) = (folder.path().join("job"), folder.path().join("initrd"));
         fs::write(&script, job).expect("a small file");
@@ -55,7 +67,7 @@ impl Machine {
         .code(0);
         fs::write(&initrd, &made.out).expect("a small file");
         let mut qemu = tool("qemu-system-x86_64");
-        qemu.args(["-machine", "q35,accel=tcg", "-cpu", "max", "-m", "256"])
+        qemu.args(["-cpu", "max", "-m", "256"])
             .args([
                 "-nodefaults",
                 "-no-reboot",
@@ -73,7 +85,8 @@ impl Machine {
             .arg("-kernel")
             .arg(kit.join("vmlinuz"))
             .arg("-initrd")
-            .arg(&initrd);
+            .arg(&initrd)
+            .args(more);
         for drive in drives {
             qemu.arg("-drive").arg(format!("{drive},if=virtio"));
         }
@@ -87,9 +100,13 @@ impl Machine {
             lines,
             said: String::new(),
         };
-        // The kernel has the initrd by then, and the folder may go.
-        machine.wait_for("GUEST: up");
+        machine.wait_for(says);
         machine
+    }
+
+    /// What the guest said so far.
+    pub fn said(&self) -> &str {
+        &self.said
     }
 
     /// Waits until the guest says this on a line.
@@ -110,6 +127,13 @@ impl Machine {
     pub fn power_off_hard(mut self) {
         self.child.kill().expect("it is our child");
         self.child.wait().expect("it is our child");
+    }
+
+    /// Waits until QEMU has ended as it was told.
+    #[track_caller]
+    pub fn gone(mut self) {
+        let status = self.child.wait().expect("it is our child");
+        assert!(status.success(), "{status}: {}", self.said);
     }
 
     /// Waits until the job has ended well and the machine is off; returns what the guest said.

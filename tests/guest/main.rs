@@ -1,6 +1,7 @@
 //! A real Debian guest on disks of the store: it installs and writes, and what snapshots promise holds for it.
 
 mod machine;
+mod resume;
 #[allow(dead_code, reason = "the tests of the server use the rest")]
 #[path = "../serve/server.rs"]
 mod server;

@@ -1,62 +1,159 @@
 //! Files that the descriptor of a vmdk image names: QEMU opens them with the image, so they pass the gate first.
+//!
+//! What QEMU would find in a descriptor must be found here too, whatever the descriptor looks like; what is found besides does
+//! no harm.
 
+use crate::locked::Locked;
 use crate::qcow2::{Gate, Role};
 use std::path::Path;
 use stillpoint_store::disk::{Disk, DiskFile};
-use stillpoint_store::{Error, Result};
+use stillpoint_store::{Error, ErrorKind, Result};
 
-/// QEMU reads no longer descriptor.
-const DESCRIPTOR_BYTES_MAX: u64 = 20 << 10;
-const DESCRIPTOR: &[u8] = b"# Disk DescriptorFile";
+const DOING: &str = "reading the vmdk descriptor";
+/// QEMU reads one byte less.
+const DESCRIPTOR_BYTES_MAX: u64 = 1 << 20;
+/// Of a name, QEMU reads no more.
+const NAME_BYTES_MAX: usize = 511;
+/// Where a sparse header has the disk's size, and where the sector of its descriptor.
+const CAPACITY_AT: usize = 12;
+const DESCRIPTOR_AT: usize = 28;
 
-/// Refuses an image whose descriptor names a file that was not allowed.
-pub(super) fn check(disk: &dyn Disk, path: &Path, file: &dyn DiskFile, gate: &Gate) -> Result<()> {
-    let len = file.len()?.min(DESCRIPTOR_BYTES_MAX + 1) as usize;
-    let mut text = vec![0; len.max(DESCRIPTOR.len())];
-    file.read_at(0, &mut text[..len])?;
-    // All other kinds have their bytes in the one file.
-    if !text.starts_with(DESCRIPTOR) {
-        return Ok(());
+/// Opens and locks the files that the descriptor of an image names. Refuses one that was not allowed.
+pub(super) fn open(
+    disk: &dyn Disk,
+    path: &Path,
+    file: &dyn DiskFile,
+    gate: &Gate,
+) -> Result<Vec<Locked>> {
+    let mut extents = Vec::new();
+    let Some(text) = descriptor(file).map_err(|e| e.at(path.display()))? else {
+        return Ok(extents);
+    };
+    for name in names(&text) {
+        let extent = resolve(disk, path, name, gate)?;
+        let locked = Locked::open(disk, &extent)?;
+        if has_no_size(&start(&*locked.file())?) {
+            let why = "it is an extent and has a descriptor, which names more files";
+            return Err(Error::new(ErrorKind::Unsupported, DOING)
+                .detail(why)
+                .at(extent.display()));
+        }
+        extents.push(locked);
     }
-    if len as u64 > DESCRIPTOR_BYTES_MAX {
-        let why = "its descriptor is longer than 20 KiB";
-        return Err(Error::corrupt("reading the vmdk descriptor", why).at(path.display()));
-    }
-    for name in text.split(|b| *b == b'\n').filter_map(extent_name) {
-        gate.resolve(disk, path, name, Role::Extent)?;
-    }
-    Ok(())
+    Ok(extents)
 }
 
-/// The name in a line such as `RW 4192256 SPARSE "disk-s001.vmdk"`.
-fn extent_name(line: &[u8]) -> Option<&[u8]> {
-    let line = line.trim_ascii_start();
+fn resolve(disk: &dyn Disk, path: &Path, name: &[u8], gate: &Gate) -> Result<std::path::PathBuf> {
+    let bad = |why: &str| Err(Error::corrupt(DOING, why).at(path.display()));
+    if name.len() > NAME_BYTES_MAX {
+        return bad("the name of an extent is longer than 511 bytes");
+    }
+    // QEMU would look for it in its own folder, and not beside the image.
+    if name.starts_with(b"file:") {
+        return bad("an extent is named as file:, which no program writes");
+    }
+    gate.resolve(disk, path, name, Role::Extent)
+}
+
+fn start(file: &dyn DiskFile) -> Result<Vec<u8>> {
+    read(file, 0, 64)
+}
+
+fn read(file: &dyn DiskFile, at: u64, most: u64) -> Result<Vec<u8>> {
+    let len = file.len()?.saturating_sub(at).min(most) as usize;
+    let mut bytes = vec![0; len];
+    let n = file.read_at(at, &mut bytes)?;
+    bytes.truncate(n);
+    Ok(bytes)
+}
+
+fn le64(bytes: &[u8], at: usize) -> u64 {
+    let word = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    word.map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// A sparse header without a disk: all there is is its descriptor.
+fn has_no_size(start: &[u8]) -> bool {
+    start.starts_with(b"KDMV") && le64(start, CAPACITY_AT) == 0
+}
+
+/// The descriptor that names files, if the image has one. QEMU takes for one whatever is no sparse image.
+fn descriptor(file: &dyn DiskFile) -> Result<Option<Vec<u8>>> {
+    let start = start(file)?;
+    let at = if has_no_size(&start) {
+        let sector = le64(&start, DESCRIPTOR_AT);
+        let at = sector.checked_mul(512).filter(|at| *at < i64::MAX as u64);
+        at.ok_or_else(|| Error::corrupt(DOING, format!("it is at sector {sector}")))?
+    } else if start.starts_with(b"KDMV") || start.starts_with(b"COWD") {
+        return Ok(None);
+    } else {
+        0
+    };
+    read(file, at, DESCRIPTOR_BYTES_MAX).map(Some)
+}
+
+/// The names on lines such as `RW 4192256 SPARSE "disk-s001.vmdk"`.
+fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let text = text.split(|b| *b == 0).next().unwrap_or_default();
+    let ends = text.iter().enumerate().filter(|(_, b)| **b == b'\n');
+    let starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1));
+    starts.filter_map(|at| extent_name(&text[at..]))
+}
+
+/// The name in an extent that begins here. QEMU begins one at each line, but to it a line's end within one is a blank.
+fn extent_name(text: &[u8]) -> Option<&[u8]> {
+    let blank = |b: &u8| b.is_ascii_whitespace() || *b == 0x0b;
+    let first = text.iter().position(|b| !blank(b))?;
+    let text = &text[first..];
     let access = [&b"RW"[..], b"RDONLY", b"NOACCESS"];
-    if !access.iter().any(|word| line.starts_with(word)) {
+    if !access.iter().any(|word| text.starts_with(word)) {
         return None;
     }
-    let start = line.iter().position(|b| *b == b'"')? + 1;
-    let rest = &line[start..];
-    let end = rest.iter().position(|b| *b == b'"').unwrap_or(rest.len());
-    Some(&rest[..end])
+    let quote = text.iter().position(|b| *b == b'"')?;
+    let (before, name) = text.split_at(quote);
+    // Size and kind stand between, and no assignment.
+    if before.contains(&b'=') {
+        return None;
+    }
+    let name = &name[1..];
+    let end = name.iter().position(|b| matches!(b, b'"' | b'\n' | b'\r'));
+    Some(&name[..end.unwrap_or(name.len())])
 }
 
 #[cfg(test)]
 mod tests {
-    use super::extent_name;
+    use super::*;
+
+    fn found(text: &str) -> Vec<String> {
+        let text = text.as_bytes();
+        names(text)
+            .map(|n| String::from_utf8_lossy(n).into_owned())
+            .collect()
+    }
 
     #[test]
     fn names_stand_in_quotes_on_lines_of_extents() {
-        let name = |line: &str| extent_name(line.as_bytes()).map(<[u8]>::to_vec);
+        assert_eq!(found("RW 99 SPARSE \"a b.vmdk\""), ["a b.vmdk"]);
         assert_eq!(
-            name("RW 99 SPARSE \"a b.vmdk\""),
-            Some(b"a b.vmdk".to_vec())
+            found("x=\"y\"\n RDONLY 9 FLAT \"/etc/passwd\" 0"),
+            ["/etc/passwd"]
         );
-        assert_eq!(
-            name(" RDONLY 9 FLAT \"/etc/passwd\" 0"),
-            Some(b"/etc/passwd".to_vec())
-        );
-        assert_eq!(name("RW 9 ZERO"), None);
-        assert_eq!(name("createType=\"RW\""), None);
+        assert_eq!(found("RW 9 ZERO"), [""; 0]);
+        assert_eq!(found("createType=\"RW\""), [""; 0]);
+        assert_eq!(found("RWTS = \"x\"\nparent=\"RW\""), [""; 0]);
+        assert_eq!(found("a\0\nRW 9 FLAT \"b\""), [""; 0]);
+    }
+
+    #[test]
+    fn what_qemu_takes_for_an_extent_is_found_however_it_is_written() {
+        for text in [
+            "RW 2 FLAT\n\"/x\" 0",
+            "RW\n2\nFLAT\r\n\t\"/x\" 0",
+            "\x0b\x0c RW 2 VMFSSPARSE\"/x\"",
+            "# text\n\nRW 2 FLAT \"/x\r\" 0",
+            "RW 2 VMFS \"/x\nmore",
+        ] {
+            assert!(found(text).contains(&"/x".to_owned()), "{text:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod disk;
 mod extents;
+mod layers;
 mod program;
 mod read;
 mod relay;

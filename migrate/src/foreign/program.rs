@@ -1,6 +1,5 @@
 //! The programs of qemu-utils.
 
-use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -39,22 +38,4 @@ pub(super) fn path_text(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
         Error::invalid("naming an image to QEMU", "its name is not UTF-8").at(path.display())
     })
-}
-
-/// A description of an image that QEMU opens alone, whatever it says of backing files.
-pub(super) fn description(path: &Path, format: &str, secret: Option<&str>) -> Result<Value> {
-    let mut description = json!({
-        "driver": format,
-        "read-only": true,
-        "backing": null,
-        "file": { "driver": "file", "filename": path_text(path)?, "read-only": true },
-    });
-    if let Some(id) = secret {
-        let (key, value) = match format {
-            "qcow2" => ("encrypt", json!({ "format": "luks", "key-secret": id })),
-            _ => ("key-secret", json!(id)),
-        };
-        description[key] = value;
-    }
-    Ok(description)
 }

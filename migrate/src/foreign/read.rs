@@ -1,13 +1,12 @@
 //! Images in: a private qemu-nbd opens one, and is gone when we are.
 
 use super::disk::Disk as NbdDisk;
-use super::extents;
-use super::program::{description, path_text, run};
-use crate::format::Format;
+use super::layers::{Layers, SECRET};
+use super::program::{path_text, run};
 use crate::locked::Locked;
-use crate::qcow2::{Gate, Image, Role};
+use crate::qcow2::{ChainMode, Gate, name_of_file};
 use crate::read_only::ReadOnly;
-use crate::take::LeftOut;
+use crate::take::{LeftOut, Options as Wanted};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use stillpoint_nbd::BASE_ALLOCATION;
@@ -20,182 +19,100 @@ const DOING: &str = "reading the image";
 
 /// An image that qemu-nbd has open.
 struct Foreign {
+    /// The image with all of its chain.
     disk: NbdDisk,
+    /// What the files below it make, the lowest first; opened when they are wanted.
+    below: Vec<Below>,
+    earlier: Vec<Earlier>,
+    objects: Vec<String>,
     files: Vec<Locked>,
 }
 
-/// Opens the image, which is locked as `file`, as one state: what of it cannot be read is told, or refused.
+struct Below {
+    path: PathBuf,
+    description: Value,
+}
+
+/// Opens the image, which is locked as `file`: as one state, or as one a file of its chain. What cannot be read is told, or
+/// refused.
 pub(crate) fn open(
     disk: &dyn Disk,
     path: &Path,
     file: Locked,
     format: &str,
-    gate: &Gate,
-    secret: Option<&Path>,
+    wanted: &Wanted,
 ) -> Result<(Box<dyn History>, Vec<LeftOut>)> {
     let path = disk.canonical(path)?;
-    let secret_file = secret.map(|s| disk.canonical(s)).transpose()?;
-    let needs = matches!(format, "luks" | "qcow2");
-    if needs && secret_file.is_none() {
+    let secret = wanted.secret.as_deref();
+    if format == "luks" && secret.is_none() {
         return Err(Error::new(ErrorKind::Unsupported, DOING)
             .at(path.display())
             .detail("it is encrypted")
             .hint("give a file with the passphrase: --secret-file FILE"));
     }
-    let secret_id = secret_file.as_ref().map(|_| "secret0");
-    let mut description = description(&path, format, secret_id)?;
-    let objects = match &secret_file {
-        None => Vec::new(),
-        Some(file) => {
-            let secret = json!({ "qom-type": "secret", "id": "secret0", "file": path_text(file)? });
-            vec!["--object".to_owned(), secret.to_string()]
+    let objects = objects(disk, secret)?;
+    let image = (path.clone(), file, format);
+    let layers = Layers::open(disk, &wanted.gate, &objects, image)?;
+    let mut left_out = layers.left_out.clone();
+    let (mut below, mut earlier) = (Vec::new(), Vec::new());
+    let count = layers.chain.len();
+    if wanted.chain == ChainMode::Snapshots {
+        for n in (1..count).rev() {
+            let layer = &layers.chain[n];
+            earlier.push(name_of_file(&layer.path, &layer.stamp()?, &earlier));
+            below.push(Below {
+                path: layer.path.clone(),
+                description: layers.description(n)?,
+            });
         }
-    };
-    let mut chain = Chain {
-        disk,
-        gate,
-        files: vec![(path.clone(), file)],
-        left_out: Vec::new(),
-    };
-    let based = chain.check(format, &description, &objects)?;
-    if based && let Some(fields) = description.as_object_mut() {
-        // All files that it leads to were checked: QEMU may follow it.
-        fields.remove("backing");
+    } else if count > 1 {
+        let why = format!("{count} files became one disk");
+        left_out.push(LeftOut::new("backing chain", why));
     }
-    let description = format!("json:{description}");
-    let connected = connect(&path, &description, &objects)?;
-    let Chain {
-        files, left_out, ..
-    } = chain;
-    let files = files.into_iter().map(|(_, file)| file).collect();
-    Ok((
-        Box::new(Foreign {
-            disk: connected,
-            files,
-        }),
-        left_out,
-    ))
+    let foreign = Foreign {
+        disk: connect(&path, &layers.description(0)?, &objects)?,
+        below,
+        earlier,
+        files: layers.files,
+        objects: objects.clone(),
+    };
+    Ok((Box::new(foreign), left_out))
 }
 
-/// A backing file of a qcow2 image, as a raw file: through qemu-nbd. What that is based on is refused.
+/// What programs are told of the file with the passphrase.
+pub(super) fn objects(disk: &dyn Disk, secret: Option<&Path>) -> Result<Vec<String>> {
+    let Some(file) = secret else {
+        return Ok(Vec::new());
+    };
+    let file = disk.canonical(file)?;
+    let secret = json!({ "qom-type": "secret", "id": SECRET, "file": path_text(&file)? });
+    Ok(vec!["--object".to_owned(), secret.to_string()])
+}
+
+/// A backing file of a qcow2 image, as a raw file: through qemu-nbd. What that is based on is refused. With it the files
+/// that QEMU has open for it, but for its own.
 pub(crate) fn open_backing(
     disk: &dyn Disk,
     path: &Path,
     file: Locked,
     format: &str,
     gate: &Gate,
-) -> Result<Box<dyn DiskFile>> {
-    let description = description(path, format, None)?;
-    let mut chain = Chain {
-        disk,
-        gate,
-        files: vec![(path.to_owned(), file)],
-        left_out: Vec::new(),
-    };
-    if chain.check(format, &description, &[])? {
+) -> Result<(Box<dyn DiskFile>, Vec<Locked>)> {
+    let image = (path.to_owned(), file, format);
+    let mut layers = Layers::open(disk, gate, &[], image)?;
+    if layers.chain.len() > 1 {
         return Err(Error::new(ErrorKind::Unsupported, DOING)
             .at(path.display())
             .detail("it is a backing file and has one of its own")
             .hint("make a copy that needs no other file, with `qemu-img convert -O qcow2`"));
     }
-    let connected = connect(path, &format!("json:{description}"), &[])?;
-    Ok(Box::new(ReadOnly(connected)))
-}
-
-/// The files that QEMU would open with an image, each locked.
-struct Chain<'a> {
-    disk: &'a dyn Disk,
-    gate: &'a Gate,
-    files: Vec<(PathBuf, Locked)>,
-    left_out: Vec<LeftOut>,
-}
-
-impl Chain<'_> {
-    /// Sees that all files which the one of the chain leads to may be opened; whether there are any.
-    fn check(&mut self, format: &str, description: &Value, objects: &[String]) -> Result<bool> {
-        let (mut format, mut description) = (format.to_owned(), description.clone());
-        loop {
-            let Some((path, file)) = self.files.last().cloned() else {
-                return Ok(false);
-            };
-            if format == "vmdk" {
-                extents::check(self.disk, &path, &*file.file(), self.gate)?;
-            }
-            let info = inspect(&path, &format!("json:{description}"), objects)?;
-            if self.files.len() == 1 {
-                self.left_out = left_out(&info);
-            }
-            let Some(name) = info["backing-filename"].as_str() else {
-                return Ok(self.files.len() > 1);
-            };
-            let next = self.open(&path, name)?;
-            let said = info["backing-filename-format"].as_str().map(str::to_owned);
-            format = match said {
-                Some(format) => format,
-                None => Format::detect(&*next.file())?.to_string(),
-            };
-            let (path, _) = &self.files[self.files.len() - 1];
-            match &*format {
-                "raw" | "file" => return Ok(true),
-                // The rest of the chain is opened once by us, and so checked.
-                "qcow2" => {
-                    Image::open(self.disk, path, self.gate)?;
-                    return Ok(true);
-                }
-                format => description = super::program::description(path, format, None)?,
-            }
-        }
-    }
-
-    fn open(&mut self, from: &Path, name: &str) -> Result<Locked> {
-        const DOING: &str = "opening the backing chain of";
-        let path = self
-            .gate
-            .resolve(self.disk, from, name.as_bytes(), Role::Backing)?;
-        if self.files.iter().any(|(met, _)| *met == path) {
-            let why = "the file is in its own backing chain";
-            return Err(Error::corrupt(DOING, why).at(path.display()));
-        }
-        if self.files.len() >= self.gate.depth() {
-            let why = format!("the chain is longer than {} files", self.gate.depth());
-            return Err(Error::new(ErrorKind::LimitExceeded, DOING).detail(why));
-        }
-        let file = Locked::open(self.disk, &path)?;
-        self.files.push((path, file.clone()));
-        Ok(file)
-    }
-}
-
-/// What qemu-img says of an image that it opens alone.
-fn inspect(path: &Path, description: &str, objects: &[String]) -> Result<Value> {
-    let mut arguments = vec!["info".to_owned(), "--output=json".to_owned()];
-    arguments.extend(objects.iter().cloned());
-    arguments.push(description.to_owned());
-    let said = run("qemu-img", &arguments).map_err(|e| e.at(path.display()))?;
-    serde_json::from_slice(&said)
-        .map_err(|e| Error::new(ErrorKind::Io, "reading what qemu-img says").source(e))
-}
-
-/// What the image has besides its bytes.
-fn left_out(info: &Value) -> Vec<LeftOut> {
-    let count = info["snapshots"].as_array().map_or(0, Vec::len);
-    let mut left_out = Vec::new();
-    if count > 0 {
-        let why = format!("{count} internal snapshots, which are not read through qemu-nbd");
-        left_out.push(LeftOut::new("snapshots", why));
-    }
-    if info["encrypted"].as_bool() == Some(true) {
-        let why = "the store's packs are not encrypted";
-        left_out.push(LeftOut::new("encryption", why));
-    }
-    if info["backing-filename"].is_string() {
-        left_out.push(LeftOut::new("backing chain", "its files became one disk"));
-    }
-    left_out
+    let connected = connect(path, &layers.description(0)?, &[])?;
+    let extents = layers.files.split_off(1);
+    Ok((Box::new(ReadOnly(connected)), extents))
 }
 
 /// Starts qemu-nbd on a socket that nobody else reaches and connects to it. It ends with its last connection.
-fn connect(path: &Path, description: &str, objects: &[String]) -> Result<NbdDisk> {
+fn connect(path: &Path, description: &Value, objects: &[String]) -> Result<NbdDisk> {
     let failed = |e| Error::io("making a private folder", e);
     let folder = tempfile::tempdir().map_err(failed)?;
     let socket = folder.path().join("s");
@@ -207,7 +124,7 @@ fn connect(path: &Path, description: &str, objects: &[String]) -> Result<NbdDisk
         format!("--socket={}", path_text(&socket)?),
     ];
     arguments.extend(objects.iter().cloned());
-    arguments.push(description.to_owned());
+    arguments.push(format!("json:{description}"));
     run("qemu-nbd", &arguments).map_err(|e| e.at(path.display()))?;
     let nbd = |e| Error::new(ErrorKind::Io, "connecting to qemu-nbd").source(e);
     let client = Client::connect_unix(&socket, Options::default()).map_err(nbd)?;
@@ -221,17 +138,24 @@ fn connect(path: &Path, description: &str, objects: &[String]) -> Result<NbdDisk
 
 impl History for Foreign {
     fn earlier(&self) -> &[Earlier] {
-        &[]
+        &self.earlier
     }
 
-    fn disk(&self, _: usize) -> Result<Box<dyn DiskFile + '_>> {
-        Ok(Box::new(ReadOnly(&self.disk)))
+    fn disk(&self, state: usize) -> Result<Box<dyn DiskFile + '_>> {
+        Ok(match self.below.get(state) {
+            Some(below) => {
+                let disk = connect(&below.path, &below.description, &self.objects)?;
+                Box::new(ReadOnly(disk))
+            }
+            None => Box::new(ReadOnly(&self.disk)),
+        })
     }
 
     fn vm_state(&self, _: usize) -> Result<Option<Box<dyn DiskFile + '_>>> {
         Ok(None)
     }
 
+    /// QEMU could say what a file has of its own, but not by all versions alike: each state is read whole, and stored once.
     fn base(&self, _: usize) -> Result<Option<usize>> {
         Ok(None)
     }

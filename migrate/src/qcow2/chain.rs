@@ -263,7 +263,9 @@ fn backing(
             };
             let locked = opener.files.last().cloned();
             let locked = locked.ok_or_else(|| Error::invalid(DOING, "no file is open"))?;
-            let file = foreign::open_backing(opener.disk, path, locked, name, opener.gate)?;
+            let (file, extents) =
+                foreign::open_backing(opener.disk, path, locked, name, opener.gate)?;
+            opener.files.extend(extents);
             let len = file.len()?;
             let path = path.display().to_string();
             Ok((Link::Raw { path, file, len }, None))

@@ -41,6 +41,15 @@ pub struct Extent {
     pub count: u64,
 }
 
+/// How the clusters of an image are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// By the password itself, as QEMU before 2.9 did.
+    Aes,
+    /// By a key in a LUKS header.
+    Luks,
+}
+
 /// A header extension that this version does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownExtension {
@@ -88,6 +97,8 @@ pub struct Header {
     pub bitmaps: Option<(u32, Extent)>,
     /// False: somebody wrote the image who did not know bitmaps, so that they miss changes.
     pub bitmaps_in_step: bool,
+    /// Its clusters are encrypted; they are not read here.
+    pub encryption: Option<Encryption>,
     /// What else the header has.
     pub unknown_extensions: Vec<UnknownExtension>,
 }
@@ -104,12 +115,6 @@ fn unsupported(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Unsupported, "reading the qcow2 header").detail(why)
 }
 
-fn encrypted(method: &str) -> Error {
-    unsupported(format!("the image is encrypted ({method})")).hint(
-        "give a file with the passphrase (--secret-file FILE): then it is read through qemu-nbd",
-    )
-}
-
 impl Header {
     /// True when a file that starts so claims to be qcow2.
     pub fn is_magic(bytes: &[u8]) -> bool {
@@ -121,8 +126,8 @@ impl Header {
         be32(bytes, 20).filter(|bits| super::geometry::CLUSTER_BITS.contains(bits))
     }
 
-    /// Decodes the first cluster of a file, or as much of it as the file has. `Unsupported` for what is encrypted or has
-    /// features that nobody here knows, by name; `Corrupt` for what cannot be.
+    /// Decodes the first cluster of a file, or as much of it as the file has. `Unsupported` for features that nobody here
+    /// knows, by name; `Corrupt` for what cannot be.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         if !Self::is_magic(bytes) {
             return Err(Error::invalid(
@@ -140,19 +145,31 @@ impl Header {
         };
         // All of the header and its extensions is in the first cluster.
         let bytes = &bytes[..bytes.len().min(standard.cluster_bytes() as usize)];
-        match be32(bytes, 32).ok_or_else(short)? {
-            0 => {}
-            1 => return Err(encrypted("AES")),
-            2 => return Err(encrypted("LUKS")),
+        let encryption = match be32(bytes, 32).ok_or_else(short)? {
+            0 => None,
+            1 => Some(Encryption::Aes),
+            2 => Some(Encryption::Luks),
             n => return Err(unsupported(format!("encryption method {n}"))),
-        }
+        };
         let features = Features::decode(bytes, version)?;
         features.check(bytes)?;
         let mut header = Self::fields(bytes, version, standard, &features)?;
+        header.encryption = encryption;
         let name = header.decode_backing_name(bytes)?;
         header.extensions(bytes, &features, name.map_or(bytes.len(), |at| at as usize))?;
         header.check()?;
         Ok(header)
+    }
+
+    /// `Unsupported` where the clusters are encrypted.
+    pub(super) fn check_readable(&self) -> Result<()> {
+        let method = match self.encryption {
+            None => return Ok(()),
+            Some(Encryption::Aes) => "AES",
+            Some(Encryption::Luks) => "LUKS",
+        };
+        let error = unsupported(format!("the image is encrypted ({method})"));
+        Err(error.hint("give a file with the passphrase (--secret-file FILE): then it is read through qemu-nbd"))
     }
 
     fn fields(bytes: &[u8], version: u32, standard: Geometry, f: &Features) -> Result<Self> {
@@ -188,6 +205,7 @@ impl Header {
             lazy_refcounts: f.compatible & 1 != 0,
             bitmaps: None,
             bitmaps_in_step: f.autoclear & AUTOCLEAR_BITMAPS != 0,
+            encryption: None,
             unknown_extensions: Vec::new(),
         })
     }
@@ -235,7 +253,7 @@ impl Header {
     fn extension(&mut self, id: u32, data: &[u8]) -> Result<()> {
         match id {
             EXT_BACKING_FORMAT => self.backing_format = Some(data.to_vec()),
-            EXT_LUKS => return Err(encrypted("LUKS")),
+            EXT_LUKS => self.encryption = Some(Encryption::Luks),
             EXT_DATA_FILE if self.data_file.is_some() => {
                 if data.len() > NAME_BYTES_MAX {
                     return Err(bad("the name of the data file is too long"));

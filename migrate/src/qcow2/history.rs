@@ -5,7 +5,7 @@ use super::{Image, Kind, Link, Snapshot, State};
 use crate::read_only::ReadOnly;
 use crate::take::{LeftOut, Wanted};
 use std::path::Path;
-use stillpoint_store::disk::DiskFile;
+use stillpoint_store::disk::{DiskFile, Stamp};
 use stillpoint_store::history::{Earlier, History, Ranges};
 use stillpoint_store::limits::NAME_BYTES_MAX;
 use stillpoint_store::world::Moment;
@@ -99,20 +99,25 @@ impl Past {
     }
 }
 
-/// A file of the chain as a state: named after the file, of the time when that was written.
+/// A file of the chain as a state.
 fn of_link(link: &Link, before: &[Earlier]) -> Result<Earlier> {
     let stamp = match link {
         Link::Qcow2(state) => state.layer().stamp()?,
         Link::Raw { file, .. } => file.stamp()?,
     };
+    Ok(name_of_file(Path::new(link.path()), &stamp, before))
+}
+
+/// A file of a chain as a state: named after the file, of the time when that was written.
+pub(crate) fn name_of_file(path: &Path, stamp: &Stamp, before: &[Earlier]) -> Earlier {
     let nanos = u64::try_from(stamp.times.0).unwrap_or(0);
-    let name = Path::new(link.path()).file_name().unwrap_or_default();
+    let name = path.file_name().unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
     let mut names = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
     let free = |n: &String| before.iter().all(|e| e.name != n.as_bytes());
     let mut name = names.find(free).unwrap_or(name).into_bytes();
     name.truncate(NAME_BYTES_MAX);
-    Ok(Earlier {
+    Earlier {
         id: Vec::new(),
         name,
         date: Moment {
@@ -122,7 +127,7 @@ fn of_link(link: &Link, before: &[Earlier]) -> Result<Earlier> {
         vm_clock_nsec: 0,
         icount: None,
         extra: Vec::new(),
-    })
+    }
 }
 
 fn of_snapshot(snapshot: &Snapshot, left_out: &mut Vec<LeftOut>) -> Earlier {

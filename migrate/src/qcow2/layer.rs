@@ -62,8 +62,15 @@ impl std::fmt::Debug for Layer {
     }
 }
 
-/// The header of a file, and the file's length.
+/// The header of a file that can be read here, and the file's length.
 pub(super) fn read_header(file: &dyn DiskFile) -> Result<(Header, u64)> {
+    let found = read_any_header(file)?;
+    found.0.check_readable()?;
+    Ok(found)
+}
+
+/// The same, also of an encrypted image.
+pub(crate) fn read_any_header(file: &dyn DiskFile) -> Result<(Header, u64)> {
     let len = file.len()?;
     let mut first = vec![0; 512];
     let n = read_up_to(file, 0, &mut first)?;

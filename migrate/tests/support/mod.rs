@@ -79,20 +79,29 @@ impl Bench {
     }
 
     /// Scribbles on an image; what QEMU cannot do (it compresses no cluster that is there already) is left out.
+    ///
+    /// QEMU 10.0 goes on in the cluster where its last compressed bytes are, even when that was freed meanwhile and is a table
+    /// now: then it gives the image up. What is compressed after something else is therefore written by a program of its own.
+    #[track_caller]
     pub fn scribble(&self, image: &str, commands: &[String]) {
-        let mut command = Command::new("qemu-io");
-        command
-            .current_dir(self.folder.path())
-            .args(["-f", "qcow2"]);
-        for one in commands {
-            command.args(["-c", one]);
+        let compresses = |command: &String| command.starts_with("write -c");
+        for part in commands.chunk_by(|before, next| compresses(before) || !compresses(next)) {
+            let mut command = Command::new("qemu-io");
+            command
+                .current_dir(self.folder.path())
+                .args(["-f", "qcow2"]);
+            for one in part {
+                command.args(["-c", one]);
+            }
+            let out = command.arg(image).stdin(Stdio::null()).output();
+            let out = out.expect("it starts");
+            assert!(out.status.code().is_some(), "qemu-io died");
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(
+                !said.contains("Marking image as corrupt"),
+                "{part:?}: {said}"
+            );
         }
-        let out = command
-            .arg(image)
-            .stdin(Stdio::null())
-            .output()
-            .expect("it starts");
-        assert!(out.status.code().is_some(), "qemu-io died");
     }
 
     /// What QEMU reads of the active state, or of the snapshot of that id.
