@@ -1,5 +1,7 @@
 //! The functions over devices of a real store: what qemu-iotests 015, 029, 058 and 217 check, groups, locks, VM state.
 
+mod volumes;
+
 use super::StoreTable;
 use crate::OpenOptions;
 use crate::compat::graph::{Graph, NodeId};
@@ -12,7 +14,7 @@ use crate::compat::{
     parse_snapshot_argument,
 };
 use crate::system::System;
-use crate::{Import, compat};
+use crate::{Create, Import, compat};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -458,6 +460,40 @@ fn a_device_without_an_image_has_its_head_for_a_disk() {
     };
     system.import(&v3, &Progress::default()).unwrap();
     assert!(host.read(1) == vec![5; SIZE / 2]);
+}
+
+#[test]
+fn a_node_is_of_its_device_and_of_no_other_that_has_the_name_now() {
+    let mut host = Host::new(1);
+    host.system.device_remove("d0").unwrap();
+    let other = host.folder.path().join("other.raw");
+    fs::write(&other, vec![9; SIZE]).unwrap();
+    host.system.device_add("d0", &other, "raw", false).unwrap();
+    let progress = Progress::default();
+    let theirs = Create {
+        name: Some("theirs".into()),
+        ..Create::default()
+    };
+    host.system.create(&theirs, &progress).unwrap();
+    fs::write(&other, vec![10; SIZE]).unwrap();
+    let (graph, bs) = (&mut host.graph, host.nodes[0]);
+    let mut sn = QemuSnapshotInfo::named(b"mine");
+    let ret = |done: Result<(), compat::Failure>| done.unwrap_err().ret;
+    assert_eq!(
+        ret(bdrv_snapshot_create(r("4.2"), graph, bs, &mut sn)),
+        -e::ENOENT
+    );
+    assert_eq!(
+        ret(bdrv_snapshot_goto(r("4.2"), graph, bs, b"theirs")),
+        -e::ENOENT
+    );
+    assert_eq!(
+        ret(bdrv_snapshot_list(r("4.2"), graph, bs).map(drop)),
+        -e::ENOENT
+    );
+    assert!(graph.driver(bs).unwrap().read_at(0, &mut [0; 16]).is_err());
+    assert!(fs::read(&other).unwrap() == vec![10; SIZE]);
+    assert_eq!(host.system.list(Some("d0")).unwrap().len(), 1);
 }
 
 #[test]
