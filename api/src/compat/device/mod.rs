@@ -124,12 +124,10 @@ impl StoreTable {
     /// The active VM state as a file, what came from a snapshot included.
     fn spool(&mut self) -> Result<&Spool> {
         if !matches!(self.active, Active::Written(_)) {
-            let spool = Spool::new()?;
-            if let Active::Stored(view) = &self.active {
-                let mut out = spool.append();
-                let store = &self.system.store;
-                store.restore_stream(view.content(), &mut out, &self.progress)?;
-            }
+            let spool = match &self.active {
+                Active::Stored(view) => view.with(Spool::of)?,
+                _ => Spool::new()?,
+            };
             self.active = Active::Written(spool);
         }
         match &self.active {
@@ -242,9 +240,7 @@ impl Table for StoreTable {
             return Ok(self.shown(uid)?.disk.read(at, into)?);
         }
         if let Some(file) = self.image()? {
-            let read = file.read_at(at, into)?;
-            into[read..].fill(0);
-            return Ok(());
+            return Ok(read_padded(&*file, at, into)?);
         }
         let view = self.view()?;
         if view.volume {
@@ -285,6 +281,17 @@ impl Table for StoreTable {
         self.active = Active::Empty;
         Ok(())
     }
+}
+
+/// Reads from any position: what lies behind the end is zeros, also where no file could reach.
+fn read_padded(file: &dyn DiskFile, at: u64, into: &mut [u8]) -> Result<()> {
+    let read = if at < file.len()? {
+        file.read_at(at, into)?
+    } else {
+        0
+    };
+    into[read..].fill(0);
+    Ok(())
 }
 
 fn entry(snapshot: &RawSnapshot) -> Entry {
