@@ -14,7 +14,7 @@ use support::{Home, has, real_release, tool};
 
 /// With ids 1, 2, ...: names that are ids of others, that are equal, that have a comma.
 const NAMES: [&str; 7] = ["2", "foo", "a,b", "foo", "", "snapshot", "off"];
-const BYTES: usize = 64 << 10;
+const BYTES: usize = 16 << 10;
 
 const ARGUMENTS: [&str; 28] = [
     "1",
