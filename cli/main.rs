@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Err(error) => return output::error::usage(&error).into(),
     };
     if let Some(tail) = words.tail {
+        cli.json |= tail.wants_json();
         cli.command = arguments::Command::QemuImg(qemu_img::Verb::Snapshot(tail));
     }
     let context = Context::of(&cli);

@@ -276,6 +276,51 @@ fn without_an_action_10_1_lists_and_others_only_open() {
             .text(),
         listed.text()
     );
+    let json = |release| img(&home, release, &["--json", "web1"]).code(0).json();
+    assert_eq!(json("10.1")["snapshots"][0]["name"], "a");
+    assert!(json("10.0")["snapshots"].is_null());
+}
+
+#[test]
+fn json_is_one_document_wherever_the_option_stands() {
+    let home = with_disk();
+    for line in [
+        ["--json", "-c", "a", "web1"],
+        ["-c", "a", "--json", "web1"],
+        ["-a", "a", "web1", "--json"],
+    ] {
+        let made = img(&home, "4.2", &line).code(0).json();
+        assert_eq!(
+            (&made["device"], &made["snapshot"]),
+            (&"web1".into(), &"a".into())
+        );
+    }
+    let listed = img(&home, "4.2", &["-l", "--json", "web1"]).code(0).json();
+    assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(2));
+    for (line, code, what) in [
+        (
+            ["-a", "nix", "web1", "--json"],
+            1,
+            "Could not apply snapshot 'nix'",
+        ),
+        (
+            ["-l", "-z", "web1", "--json"],
+            1,
+            "unrecognized option '-z'",
+        ),
+        (["-l", "--json", "nix", "-q"], 1, "nix"),
+    ] {
+        let failed = img(&home, "4.2", &line).code(code);
+        let message = failed.json()["error"]["message"].to_string();
+        assert!(message.contains(what), "{}", failed.story());
+        assert_eq!(failed.err, "", "{}", failed.story());
+    }
+    let unknown = img(&home, "4.9", &["-l", "--json", "web1"]).code(2);
+    assert!(
+        unknown.json()["error"]["message"]
+            .to_string()
+            .contains("Q4_2")
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::create::{Inputs, Locked, Saved, Taken, seal};
 use crate::goto::{GotoReport, goto_volumes};
-use crate::select::device;
+use crate::select::{device, device_of_uid, other};
 use crate::system::{System, check_unmarked};
 use crate::vm_state::Source;
 use std::collections::BTreeMap;
@@ -67,6 +67,8 @@ impl RawSnapshot {
 pub struct CreateRaw<'a> {
     /// The device's name.
     pub device: &'a str,
+    /// Its uid, where it must be that very one: a name may be given to another device.
+    pub uid: Option<Uid>,
     /// The snapshot's name, 255 bytes at most; others may have it.
     pub name: &'a [u8],
     /// The moment it is to bear.
@@ -111,6 +113,13 @@ impl System {
         Ok(raw_list(&catalog, &uid))
     }
 
+    /// The same of the device with that uid, which is told of by its name.
+    pub(crate) fn list_raw_of(&self, uid: Uid, name: &str) -> Result<Vec<RawSnapshot>> {
+        let catalog = self.store.refresh()?;
+        device_of_uid(&catalog, uid, name)?;
+        Ok(raw_list(&catalog, &uid))
+    }
+
     /// Makes a snapshot of a device. Durable when this returns; an error leaves none.
     pub fn create_raw(
         &self,
@@ -125,6 +134,9 @@ impl System {
             .lock_devices(volumes.as_ref(), &name, Access::Read)?
             .pop();
         let locked = locked.ok_or_else(|| gone(create.device))?;
+        if create.uid.is_some_and(|uid| uid != locked.uid) {
+            return Err(other(create.device));
+        }
         // What cannot be is found before the image is read.
         id(&raw_list(&self.store.catalog(), &locked.uid))?;
         let writer = Writer::new(&self.store, SessionKind::Writer, Purse::Free)?;

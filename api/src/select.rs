@@ -5,6 +5,7 @@ use crate::view::text;
 use std::fmt;
 use std::sync::Arc;
 use stillpoint_store::catalog::{Catalog, DeviceState, SnapshotState};
+use stillpoint_store::id::Uid;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Which snapshot of a device.
@@ -155,6 +156,23 @@ pub fn device<'c>(catalog: &'c Catalog, name: &str) -> Result<&'c DeviceState> {
             .detail("there is none of that name")
             .hint("`still device list` shows all")
     })
+}
+
+/// The device of that uid, whose name was this when somebody took hold of it.
+pub(crate) fn device_of_uid<'c>(
+    catalog: &'c Catalog,
+    uid: Uid,
+    name: &str,
+) -> Result<&'c DeviceState> {
+    let found = catalog.device(&uid).map(|d| &**d);
+    found.ok_or_else(|| other(name))
+}
+
+/// A device that was removed, whether or not there is another of its name.
+pub(crate) fn other(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("looking for device {name:?}"))
+        .detail("it was removed; one that has its name now is another")
+        .hint("`still device list` shows all")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A store with its devices, opened from a folder.
 
-use crate::select::{Selector, SnapshotRef, device};
+use crate::select::{Selector, SnapshotRef, device, device_of_uid};
 use crate::view::{DeviceView, SnapshotView};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use stillpoint_store::disk::Disk;
 use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::geometry::Geometry;
+use stillpoint_store::id::Uid;
 use stillpoint_store::index::slot::LocalSlots;
 use stillpoint_store::object::local::{LocalObjects, Reserve};
 use stillpoint_store::ops::diff::ChangedExtent;
@@ -111,6 +112,12 @@ impl System {
     pub fn device(&self, name: &str) -> Result<DeviceView> {
         let catalog = self.store.refresh()?;
         Ok(self.described(&catalog, device(&catalog, name)?))
+    }
+
+    /// The device of that uid, which is told of by its name.
+    pub(crate) fn device_of_uid(&self, uid: Uid, name: &str) -> Result<DeviceView> {
+        let catalog = self.store.refresh()?;
+        Ok(self.described(&catalog, device_of_uid(&catalog, uid, name)?))
     }
 
     fn described(&self, catalog: &Catalog, device: &DeviceState) -> DeviceView {

@@ -61,6 +61,7 @@ impl Home {
     ) -> Result<RawSnapshot> {
         let create = CreateRaw {
             device: "a",
+            uid: None,
             name,
             date: DATE,
             vm_clock_nsec: u64::MAX,
@@ -159,6 +160,7 @@ fn the_id_is_chosen_from_what_is_there_when_it_counts() {
             let mut id = |all: &[RawSnapshot]| Ok((all.len() + 1).to_string().into_bytes());
             let create = CreateRaw {
                 device: "a",
+                uid: None,
                 name: b"theirs",
                 date: DATE,
                 vm_clock_nsec: 0,

@@ -40,7 +40,9 @@ pub fn parse_snapshot_argument(
         let at = option.iter().position(|b| *b == b'=');
         let (key, value) = match at {
             Some(at) => (&option[..at], option[at + 1..].to_vec()),
-            None => (&option[..], b"on".to_vec()),
+            None => option
+                .strip_prefix(b"no")
+                .map_or((&option[..], b"on".to_vec()), |key| (key, b"off".to_vec())),
         };
         match key {
             key if key == SNAPSHOT_OPT_ID.as_bytes() => id = Some(value),
@@ -51,7 +53,7 @@ pub fn parse_snapshot_argument(
     Ok(SnapshotArgument::Options { id, name })
 }
 
-/// At single commas; doubled ones are commas.
+/// At single commas; doubled ones are commas. Behind one at the end there is no option.
 fn split(argument: &[u8]) -> Vec<Vec<u8>> {
     let mut options = vec![Vec::new()];
     let mut bytes = argument.iter().peekable();
@@ -61,6 +63,9 @@ fn split(argument: &[u8]) -> Vec<Vec<u8>> {
         } else if let Some(option) = options.last_mut() {
             option.push(*byte);
         }
+    }
+    if options.last().is_some_and(Vec::is_empty) {
+        options.pop();
     }
     options
 }

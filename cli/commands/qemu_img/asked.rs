@@ -1,8 +1,8 @@
 //! What a command line of `qemu-img snapshot` asks for, in a release.
 
 use super::NAME;
-use super::arguments::RELEASE;
-use super::getopt::{Item, Spec};
+use super::arguments::{Arguments, RELEASE};
+use super::getopt::{Item, Spec, scan};
 use super::say::Usage;
 use crate::arguments::Cli;
 use clap::CommandFactory;
@@ -42,8 +42,6 @@ pub struct Asked {
     pub image_opts: bool,
     /// `--store`, behind the verb.
     pub store: Option<PathBuf>,
-    /// `--json`, behind the verb.
-    pub json: bool,
     /// The first thing that cannot be meant.
     pub usage: Option<Usage>,
 }
@@ -56,6 +54,14 @@ pub fn spec() -> Spec {
         .find_subcommand(NAME)
         .and_then(|c| c.find_subcommand("snapshot"));
     Spec::of(command.expect("the grammar has the verb"))
+}
+
+impl Arguments {
+    /// Whether `--json` stands behind the verb: that must be known before anything can fail.
+    pub fn wants_json(&self) -> bool {
+        let is_json = |item: &Item| matches!(item, Item::Option { id, .. } if id == "json");
+        scan(&spec(), &self.words).iter().any(is_json)
+    }
 }
 
 /// Takes the pieces one by one, as the release did.
@@ -113,7 +119,6 @@ impl Asked {
                     "force-share" => self.force_share = true,
                     "image-opts" => self.image_opts = true,
                     "help" => return Some(Usage::Help),
-                    "json" => self.json = true,
                     "store" => self.store = value.map(PathBuf::from),
                     _ => {}
                 }

@@ -29,7 +29,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let unknown_release = asked.unknown_release.take();
     let context = Context {
         store: asked.store.clone().unwrap_or_else(|| context.store.clone()),
-        json: context.json || asked.json,
+        json: context.json,
         // Standard error is qemu-img's.
         quiet: true,
         progress: context.progress.clone(),
@@ -166,8 +166,11 @@ impl Asking {
             };
             let release = self.asked.release;
             let output = img_snapshot(release, &mut graph, bs, action, now(), &local_offset);
-            let listed = context.json && action == ImgAction::List;
-            let list = listed.then(|| bdrv_snapshot_list(release, &mut graph, bs));
+            let lists = match action {
+                ImgAction::None => self.flags.img_lists_by_default,
+                action => action == ImgAction::List,
+            };
+            let list = (context.json && lists).then(|| bdrv_snapshot_list(release, &mut graph, bs));
             Ok((output, list))
         });
         match done {
@@ -193,6 +196,7 @@ impl Asking {
             ));
         }
         let (action, snapshot) = match &self.asked.action {
+            None if list.is_some() => ("list", None),
             None => ("none", None),
             Some(Action::List) => ("list", None),
             Some(Action::Apply(name)) => ("apply", Some(name)),
@@ -300,5 +304,48 @@ impl Report for ImgFailed {
 
     fn text(&self) -> String {
         String::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stillpoint_store::geometry::Geometry;
+
+    #[test]
+    fn a_list_that_could_not_be_had_says_why_in_its_document() {
+        let folder = tempfile::tempdir().expect("a folder");
+        System::init(folder.path(), Geometry::DEFAULT).expect("it is empty");
+        let system = System::open(folder.path(), stillpoint_api::OpenOptions::default());
+        let system = system.expect("it was just made");
+        let size = stillpoint_api::VolumeSource::Empty(4096);
+        let progress = stillpoint_store::progress::Progress::default();
+        let made = system.volume_create("disk", size, &progress);
+        made.expect("the name is free");
+        let asking = Asking {
+            asked: Asked {
+                action: Some(Action::List),
+                ..Asked::default()
+            },
+            flags: stillpoint_api::compat::Release::DEFAULT.flags(),
+            file: None,
+            called: false,
+        };
+        let failed = Failure {
+            ret: -5,
+            error: None,
+            first_bad: None,
+            cause: Some(Error::corrupt("reading the log", "entry 7 is torn")),
+        };
+        let device = system.device("disk").expect("it was just made");
+        let Answer::Report(report) =
+            asking.report(&device, ImgOutput::default(), Some(Err(failed)))
+        else {
+            panic!("no document");
+        };
+        let document = report.json().expect("plain words");
+        assert!(document["snapshots"].is_null());
+        let why = document["causes"][0].as_str().expect("a text");
+        assert!(why.contains("entry 7 is torn"), "{why}");
     }
 }

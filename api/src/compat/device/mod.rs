@@ -26,6 +26,8 @@ use stillpoint_store::{Error, Result};
 pub struct StoreTable {
     system: Arc<System>,
     device: String,
+    /// Whoever removes the device and gives its name to another disk does not hand this table over to it.
+    uid: Uid,
     progress: Arc<Progress>,
     active: Active,
     shown: Option<Shown>,
@@ -52,10 +54,11 @@ enum Active {
 impl StoreTable {
     /// The table of the device of that name. `NotFound` where there is none.
     pub fn open(system: Arc<System>, device: &str) -> Result<Self> {
-        system.device(device)?;
+        let uid = system.device(device)?.uid;
         Ok(Self {
             system,
             device: device.into(),
+            uid,
             progress: Arc::default(),
             active: Active::Empty,
             shown: None,
@@ -71,7 +74,7 @@ impl StoreTable {
     }
 
     fn view(&self) -> Result<DeviceView> {
-        self.system.device(&self.device)
+        self.system.device_of_uid(self.uid, &self.device)
     }
 
     fn image(&self) -> Result<Option<Box<dyn DiskFile>>> {
@@ -82,7 +85,7 @@ impl StoreTable {
     }
 
     fn snapshot(&self, uid: Uid) -> DriverResult<RawSnapshot> {
-        let all = self.system.list_raw(&self.device)?;
+        let all = self.system.list_raw_of(self.uid, &self.device)?;
         let found = all.into_iter().find(|s| s.uid == uid);
         found.ok_or_else(|| DriverError::errno(errno::ENOENT))
     }
@@ -97,8 +100,7 @@ impl StoreTable {
         shown.ok_or_else(|| DriverError::errno(errno::ENOENT))
     }
 
-    fn head(&mut self) -> DriverResult<&OwnedView> {
-        let head = self.view()?.head;
+    fn head(&mut self, head: Option<Content>) -> DriverResult<&OwnedView> {
         if self.head.as_ref().map(OwnedView::content) != head {
             self.head = self.pinned(head)?;
         }
@@ -106,15 +108,26 @@ impl StoreTable {
         self.head.as_ref().ok_or_else(none)
     }
 
+    /// A volume holds what was written to it since, too. It is open during the call only, so that others can have it.
+    fn read_volume(&self, at: u64, into: &mut [u8]) -> Result<()> {
+        let volumes = self.system.volumes()?;
+        let volume = volumes.volume(&self.uid)?;
+        let there = volume.size().saturating_sub(at).min(into.len() as u64) as usize;
+        let (inside, beyond) = into.split_at_mut(there);
+        beyond.fill(0);
+        if inside.is_empty() {
+            return Ok(());
+        }
+        volume.read_at(at, inside)
+    }
+
     /// The active VM state as a file, what came from a snapshot included.
     fn spool(&mut self) -> Result<&Spool> {
         if !matches!(self.active, Active::Written(_)) {
-            let spool = Spool::new()?;
-            if let Active::Stored(view) = &self.active {
-                let mut out = spool.append();
-                let store = &self.system.store;
-                store.restore_stream(view.content(), &mut out, &self.progress)?;
-            }
+            let spool = match &self.active {
+                Active::Stored(view) => view.with(Spool::of)?,
+                _ => Spool::new()?,
+            };
             self.active = Active::Written(spool);
         }
         match &self.active {
@@ -139,7 +152,7 @@ impl Table for StoreTable {
     }
 
     fn entries(&mut self) -> DriverResult<Vec<Entry>> {
-        let all = self.system.list_raw(&self.device)?;
+        let all = self.system.list_raw_of(self.uid, &self.device)?;
         Ok(all.iter().map(entry).collect())
     }
 
@@ -154,6 +167,7 @@ impl Table for StoreTable {
         };
         let create = CreateRaw {
             device: &self.device,
+            uid: Some(self.uid),
             name: info.name.as_bytes(),
             date: Moment {
                 sec: u64::from(info.date_sec),
@@ -211,24 +225,28 @@ impl Table for StoreTable {
     }
 
     fn size(&mut self) -> DriverResult<u64> {
-        match self.image()? {
-            Some(file) => Ok(file.len()?),
-            None => Ok(self.view()?.head.map_or(0, |head| head.size)),
+        if let Some(file) = self.image()? {
+            return Ok(file.len()?);
         }
+        let view = self.view()?;
+        let head = view.head.map_or(0, |head| head.size);
+        // Growing a volume leaves its head as it is.
+        let volume = view.size.filter(|_| view.volume);
+        Ok(volume.unwrap_or(head))
     }
 
     fn read_at(&mut self, of: Option<Uid>, at: u64, into: &mut [u8]) -> DriverResult<()> {
         if let Some(uid) = of {
             return Ok(self.shown(uid)?.disk.read(at, into)?);
         }
-        match self.image()? {
-            Some(file) => {
-                let read = file.read_at(at, into)?;
-                into[read..].fill(0);
-                Ok(())
-            }
-            None => Ok(self.head()?.read(at, into)?),
+        if let Some(file) = self.image()? {
+            return Ok(read_padded(&*file, at, into)?);
         }
+        let view = self.view()?;
+        if view.volume {
+            return Ok(self.read_volume(at, into)?);
+        }
+        Ok(self.head(view.head)?.read(at, into)?)
     }
 
     fn write_vmstate(&mut self, at: u64, bytes: &[u8]) -> DriverResult<()> {
@@ -263,6 +281,17 @@ impl Table for StoreTable {
         self.active = Active::Empty;
         Ok(())
     }
+}
+
+/// Reads from any position: what lies behind the end is zeros, also where no file could reach.
+fn read_padded(file: &dyn DiskFile, at: u64, into: &mut [u8]) -> Result<()> {
+    let read = if at < file.len()? {
+        file.read_at(at, into)?
+    } else {
+        0
+    };
+    into[read..].fill(0);
+    Ok(())
 }
 
 fn entry(snapshot: &RawSnapshot) -> Entry {

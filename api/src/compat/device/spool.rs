@@ -1,14 +1,18 @@
 //! Active VM state on its way into a snapshot: a file without a name.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::path::Path;
+use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::disk::{DiskFile, Extent, Stamp};
+use stillpoint_store::ops::diff::ExtentKind;
+use stillpoint_store::ops::view::View;
 use stillpoint_store::{Error, Result};
+
+/// Bytes that are copied at a time.
+const COPY_BYTES: usize = 1 << 20;
 
 /// Bytes that nobody else can reach, in the folder for temporary files (`TMPDIR`). Gone with the process.
 pub struct Spool {
-    file: File,
+    file: Box<dyn DiskFile>,
 }
 
 impl Spool {
@@ -16,39 +20,45 @@ impl Spool {
     pub fn new() -> Result<Self> {
         let file = tempfile::tempfile();
         let file = file.map_err(|e| Error::io("making room for VM state", e))?;
+        let file = RealDisk::adopt(file, Path::new("VM state"));
         Ok(Self { file })
     }
 
     /// Bytes written so far, gaps included.
     pub fn len(&self) -> Result<u64> {
-        let meta = self.file.metadata();
-        Ok(meta.map_err(|e| Error::io("measuring VM state", e))?.len())
+        self.file.len()
     }
 
     /// Writes at a position.
     pub fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        let written = self.file.write_all_at(bytes, at);
-        written.map_err(|e| Error::io("keeping VM state", e))
+        self.file.write_at(at, bytes)
     }
 
     /// Reads from a position; zeros where nothing was written.
     pub fn read_at(&self, at: u64, into: &mut [u8]) -> Result<()> {
-        let mut done = 0;
-        while done < into.len() {
-            match self.file.read_at(&mut into[done..], at + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io("reading VM state", e)),
-            }
-        }
-        into[done..].fill(0);
-        Ok(())
+        super::read_padded(&*self.file, at, into)
     }
 
-    /// Appends, for whoever streams into it.
-    pub fn append(&self) -> impl Write + '_ {
-        &self.file
+    /// A copy of what a view shows; holes and zeros take no room.
+    pub fn of(view: &View<'_>) -> Result<Self> {
+        let spool = Self::new()?;
+        spool.file.set_len(view.content().size)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        for extent in view.extents(0, u64::MAX)? {
+            let extent = extent?;
+            if extent.kind != ExtentKind::Data {
+                continue;
+            }
+            let end = extent.start + extent.length;
+            let mut at = extent.start;
+            while at < end {
+                let part = (end - at).min(COPY_BYTES as u64) as usize;
+                view.read_at(at, &mut buffer[..part])?;
+                spool.write_at(at, &buffer[..part])?;
+                at += part as u64;
+            }
+        }
+        Ok(spool)
     }
 }
 
@@ -91,11 +101,11 @@ impl DiskFile for Part<'_> {
         read_only()
     }
 
+    /// What was never written is a hole, so that a state with gaps costs what is in it.
     fn extent(&self, offset: u64) -> Result<Extent> {
-        // Nobody but this process sees it, so that what was never written may be told from zeros or not.
-        let written = self.spool.len()?.min(self.len);
-        let (end, data) = if offset < written {
-            (written, true)
+        let there = self.spool.file.extent(offset)?;
+        let (end, data) = if there.end > offset {
+            (there.end.min(self.len), there.data)
         } else {
             (self.len, false)
         };

@@ -1,5 +1,8 @@
 //! The functions over devices of a real store: what qemu-iotests 015, 029, 058 and 217 check, groups, locks, VM state.
 
+mod vm_state;
+mod volumes;
+
 use super::StoreTable;
 use crate::OpenOptions;
 use crate::compat::graph::{Graph, NodeId};
@@ -12,7 +15,7 @@ use crate::compat::{
     parse_snapshot_argument,
 };
 use crate::system::System;
-use crate::{Import, compat};
+use crate::{Create, Import, compat};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,66 +142,6 @@ fn iotest_029_over_a_store() {
 }
 
 #[test]
-fn vm_state_is_kept_with_its_snapshot_and_read_back_from_any_place() {
-    for release in ["1.0", "1.6", "1.7", "4.2", "11.1"] {
-        let mut host = Host::new(1);
-        let bs = host.nodes[0];
-        let state: Vec<u8> = (0..300_000u32)
-            .map(|n| (n.wrapping_mul(n) >> 7) as u8)
-            .collect();
-        let driver = host.graph.driver(bs).unwrap();
-        for (n, part) in state.chunks(100_000).enumerate() {
-            driver.save_vmstate(n as u64 * 100_000, part).unwrap();
-        }
-        let mut sn = QemuSnapshotInfo {
-            vm_state_size: 300_000,
-            ..QemuSnapshotInfo::named(b"s")
-        };
-        bdrv_snapshot_create(r(release), &mut host.graph, bs, &mut sn).unwrap();
-        let driver = host.graph.driver(bs).unwrap();
-        let kept = r(release) <= r("1.6");
-        assert_eq!(driver.vmstate_len().unwrap() > 0, kept, "{release}");
-        driver.save_vmstate(0, b"something else").unwrap();
-        host.goto(release, 0, b"s").unwrap();
-        let listed = bdrv_snapshot_list(r(release), &mut host.graph, bs).unwrap();
-        assert_eq!(listed[0].vm_state_size, 300_000);
-        let driver = host.graph.driver(bs).unwrap();
-        assert_eq!(driver.vmstate_len().unwrap(), 300_000);
-        let mut read = vec![0xee; 10];
-        driver.load_vmstate(299_995, &mut read).unwrap();
-        assert_eq!(read, [&state[299_995..], &[0; 5]].concat());
-        // What was gone to outlives its snapshot.
-        bdrv_snapshot_delete(r("4.2"), &mut host.graph, bs, None, Some(b"s")).unwrap();
-        let mut all = vec![0; 300_000];
-        host.graph
-            .driver(bs)
-            .unwrap()
-            .load_vmstate(0, &mut all)
-            .unwrap();
-        assert!(all == state, "{release}");
-    }
-}
-
-#[test]
-fn a_state_size_that_nothing_was_written_for_reads_as_zeros() {
-    let mut host = Host::new(1);
-    let bs = host.nodes[0];
-    let mut sn = QemuSnapshotInfo {
-        vm_state_size: 1 << 30,
-        ..QemuSnapshotInfo::named(b"s")
-    };
-    bdrv_snapshot_create(r("4.2"), &mut host.graph, bs, &mut sn).unwrap();
-    host.goto("4.2", 0, b"s").unwrap();
-    let mut read = [0xee; 4];
-    host.graph
-        .driver(bs)
-        .unwrap()
-        .load_vmstate((1 << 30) - 2, &mut read)
-        .unwrap();
-    assert_eq!(read, [0; 4]);
-}
-
-#[test]
 fn iotest_058_over_a_store() {
     let mut host = Host::new(1);
     host.write(0, 1);
@@ -273,15 +216,6 @@ fn what_load_tmp_shows_stays_when_another_process_deletes_it_and_runs_gc() {
     // Which snapshots there are is asked each time.
     let gone = bdrv_snapshot_load_tmp(r("4.2"), &mut host.graph, bs, None, Some(b"a"));
     assert_eq!(gone.unwrap_err().ret, -e::ENOENT);
-}
-
-#[test]
-fn vm_state_that_a_goto_brought_stays_when_another_process_deletes_its_snapshot() {
-    let mut host = Host::new(1);
-    save(&mut host, b"a", 7);
-    host.goto("4.2", 0, b"a").unwrap();
-    delete_elsewhere(&host, "a");
-    assert!(vm_state(&mut host) == vec![7; 50_000]);
 }
 
 #[test]
@@ -458,6 +392,40 @@ fn a_device_without_an_image_has_its_head_for_a_disk() {
     };
     system.import(&v3, &Progress::default()).unwrap();
     assert!(host.read(1) == vec![5; SIZE / 2]);
+}
+
+#[test]
+fn a_node_is_of_its_device_and_of_no_other_that_has_the_name_now() {
+    let mut host = Host::new(1);
+    host.system.device_remove("d0").unwrap();
+    let other = host.folder.path().join("other.raw");
+    fs::write(&other, vec![9; SIZE]).unwrap();
+    host.system.device_add("d0", &other, "raw", false).unwrap();
+    let progress = Progress::default();
+    let theirs = Create {
+        name: Some("theirs".into()),
+        ..Create::default()
+    };
+    host.system.create(&theirs, &progress).unwrap();
+    fs::write(&other, vec![10; SIZE]).unwrap();
+    let (graph, bs) = (&mut host.graph, host.nodes[0]);
+    let mut sn = QemuSnapshotInfo::named(b"mine");
+    let ret = |done: Result<(), compat::Failure>| done.unwrap_err().ret;
+    assert_eq!(
+        ret(bdrv_snapshot_create(r("4.2"), graph, bs, &mut sn)),
+        -e::ENOENT
+    );
+    assert_eq!(
+        ret(bdrv_snapshot_goto(r("4.2"), graph, bs, b"theirs")),
+        -e::ENOENT
+    );
+    assert_eq!(
+        ret(bdrv_snapshot_list(r("4.2"), graph, bs).map(drop)),
+        -e::ENOENT
+    );
+    assert!(graph.driver(bs).unwrap().read_at(0, &mut [0; 16]).is_err());
+    assert!(fs::read(&other).unwrap() == vec![10; SIZE]);
+    assert_eq!(host.system.list(Some("d0")).unwrap().len(), 1);
 }
 
 #[test]

@@ -225,9 +225,9 @@ pub const AXES: &[Axis] = &[
         step(1, 0, "stay", |f| f.savevm_cleanup = false),
         step(6, 0, "are deleted by name, as far as that goes", |f| f.savevm_cleanup = true),
     ]),
-    axis("disk_only_full_stop", "how loadvm words its refusal of a snapshot without VM state", &[
-        step(1, 0, "with a full stop", |f| f.disk_only_full_stop = true),
-        step(2, 10, "without, and two spaces before \"offline\"", |f| f.disk_only_full_stop = false),
+    axis("monitor_full_stop", "how the monitor refuses a disk that bars snapshots, and one without VM state", &[
+        step(1, 0, "with a full stop", |f| f.monitor_full_stop = true),
+        step(2, 10, "without; in the second, two spaces before \"offline\"", |f| f.monitor_full_stop = false),
     ]),
     axis("list_layout", "the columns of a snapshot list", &[
         step(1, 0, "10 20 7 20 15, sizes as 41M", |f| f.list_layout = Layout::L1_0),

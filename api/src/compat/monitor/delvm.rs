@@ -1,7 +1,7 @@
 //! delvm and the job snapshot-delete.
 
 use super::savevm::deleting;
-use super::{all_nodes, job_nodes, vmstate_node};
+use super::{all_nodes, job_nodes, none, vmstate_node};
 use crate::compat::all::{Chosen, all_delete, takes_part};
 use crate::compat::delete::{delete, delete_by_id_or_name};
 use crate::compat::eras::{Flags, SavevmOrder};
@@ -16,7 +16,7 @@ pub fn delvm(release: Release, graph: &mut Graph, name: &[u8]) -> Result<(), Fai
     let flags = release.flags();
     let chosen = all_nodes(graph);
     if flags.savevm_order == SavevmOrder::Reuse {
-        vmstate_node(&flags, graph, &chosen, None)?;
+        vmstate_node(&flags, graph, &chosen, None, none::LOAD)?;
         delete_each(&flags, graph, &chosen, name);
         return Ok(());
     }

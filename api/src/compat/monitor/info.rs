@@ -1,6 +1,6 @@
 //! info snapshots.
 
-use super::{all_nodes, vmstate_node};
+use super::{all_nodes, none, vmstate_node};
 use crate::compat::all::{Chosen, all_find, takes_part};
 use crate::compat::dump::{UtcOffset, table};
 use crate::compat::eras::Flags;
@@ -18,7 +18,7 @@ pub fn info_snapshots(
 ) -> Result<Vec<u8>, Failure> {
     let flags = release.flags();
     let chosen = all_nodes(graph);
-    let node = vmstate_node(&flags, graph, &chosen, None)?;
+    let node = vmstate_node(&flags, graph, &chosen, None, none::INFO)?;
     let of_vmstate = list(&flags, graph, node)?;
     if flags.hmp_partial_lists {
         return Ok(two_kinds(&flags, graph, &chosen, of_vmstate, offset));

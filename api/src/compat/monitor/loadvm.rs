@@ -1,6 +1,9 @@
 //! loadvm and the job snapshot-load.
 
-use super::{BUFFER_BYTES, Vm, all_nodes, barred, job_nodes, vmstate_driver, vmstate_node};
+use super::{
+    BUFFER_BYTES, NO_STATE_FILE, Vm, all_nodes, barred, job_nodes, none, vmstate_driver,
+    vmstate_node,
+};
 use crate::compat::all::{Chosen, all_can, all_find, all_goto};
 use crate::compat::driver::Driver;
 use crate::compat::eras::{Flags, GroupResult};
@@ -65,22 +68,11 @@ fn check(
     vmstate: Option<&str>,
 ) -> Result<NodeId, Failure> {
     all_can(flags, graph, chosen).map_err(|e| barred(flags, graph, e))?;
-    if let Err(e) = all_find(flags, graph, chosen, name) {
-        let device = e.first_bad.map_or("", |n| graph.device_or_node_name(n));
-        let text = [
-            b"device '",
-            device.as_bytes(),
-            b"' has no snapshot '",
-            name,
-            b"'",
-        ]
-        .concat();
-        return Err(e.with(QemuError::new(text)));
-    }
-    let node = vmstate_node(flags, graph, chosen, vmstate)?;
+    all_find(flags, graph, chosen, name).map_err(|e| missing(flags, graph, name, e))?;
+    let node = vmstate_node(flags, graph, chosen, vmstate, none::LOAD)?;
     let found = find(flags, graph, node, name)?;
     if found.vm_state_size == 0 {
-        let text = if flags.disk_only_full_stop {
+        let text = if flags.monitor_full_stop {
             "This is a disk-only snapshot. Revert to it offline using qemu-img."
         } else {
             "This is a disk-only snapshot. Revert to it  offline using qemu-img"
@@ -88,6 +80,21 @@ fn check(
         return Err(Failure::new(errno::EINVAL, text));
     }
     Ok(node)
+}
+
+fn missing(flags: &Flags, graph: &Graph, name: &[u8], e: Failure) -> Failure {
+    let text = match flags.group_result {
+        GroupResult::FirstBad => {
+            let device = e.first_bad.map_or("", |n| graph.device_or_node_name(n));
+            let start = format!("Device '{device}' does not have the requested snapshot '");
+            [start.as_bytes(), name, b"'"].concat()
+        }
+        GroupResult::Errp => {
+            let end = b"' does not exist in one or more devices";
+            [b"Snapshot '", name, end].concat()
+        }
+    };
+    e.with(QemuError::new(text))
 }
 
 fn activating(flags: &Flags, graph: &Graph, name: &[u8], mut e: Failure) -> Failure {
@@ -121,7 +128,7 @@ fn read_state(
     node: NodeId,
     vm: &mut dyn Vm,
 ) -> Result<(), Failure> {
-    let no_state = || Failure::new(errno::EINVAL, "the VM state cannot be opened");
+    let no_state = || Failure::new(errno::EINVAL, NO_STATE_FILE);
     let driver = vmstate_driver(flags, graph, node).ok_or_else(no_state)?;
     let end = driver
         .vmstate_len()

@@ -73,12 +73,23 @@ fn job_nodes(
     Ok((flags, choose(graph, &Devices::list(devices))?))
 }
 
-/// The node that VM state goes to and comes from.
+/// What commands say where no disk can hold VM state, through 5.2; programs look for these words.
+mod none {
+    pub const SAVE: &str = "No block device can accept snapshots";
+    pub const LOAD: &str = "No block device supports snapshots";
+    pub const INFO: &str = "No available block device supports snapshots";
+}
+
+/// What savevm and loadvm say where there is no place for VM state.
+const NO_STATE_FILE: &str = "Could not open VM state file";
+
+/// The node that VM state goes to and comes from, or `none`.
 fn vmstate_node(
     flags: &Flags,
     graph: &mut Graph,
     chosen: &Chosen,
     name: Option<&str>,
+    none: &str,
 ) -> Result<NodeId, Failure> {
     let found = if flags.block_h {
         remembered(flags, graph)
@@ -87,21 +98,19 @@ fn vmstate_node(
     };
     match found {
         Ok(Some(node)) => Ok(node),
-        Ok(None) => {
-            let text = "No available block device supports snapshots";
-            Err(Failure::new(errno::ENOTSUP, text))
-        }
+        Ok(None) => Err(Failure::new(errno::ENOTSUP, none)),
         Err(e) => Err(Failure { ret: -1, ..e }),
     }
 }
 
-/// The failure of `all_can`, worded the same in every release.
+/// The failure of `all_can` in words.
 fn barred(flags: &Flags, graph: &Graph, e: Failure) -> Failure {
     let failed = Failure::errno(errno::ENOTSUP);
     match (flags.group_result, e.first_bad) {
         (GroupResult::FirstBad, Some(node)) => {
             let name = graph.device_or_node_name(node);
-            let text = format!("Device '{name}' is writable but does not support snapshots");
+            let stop = if flags.monitor_full_stop { "." } else { "" };
+            let text = format!("Device '{name}' is writable but does not support snapshots{stop}");
             failed.on(node).with(QemuError::new(text))
         }
         _ => Failure {

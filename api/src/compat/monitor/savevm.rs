@@ -1,6 +1,9 @@
 //! savevm and the job snapshot-save.
 
-use super::{BUFFER_BYTES, Vm, all_nodes, barred, job_nodes, vmstate_driver, vmstate_node};
+use super::{
+    BUFFER_BYTES, NO_STATE_FILE, Vm, all_nodes, barred, job_nodes, none, vmstate_driver,
+    vmstate_node,
+};
 use crate::compat::all::{Chosen, all_can, all_create, all_delete, all_find, takes_part};
 use crate::compat::create::create;
 use crate::compat::delete::{delete, delete_by_id_or_name};
@@ -86,7 +89,7 @@ fn save(
             });
         }
     }
-    let node = vmstate_node(flags, graph, chosen, request.vmstate)?;
+    let node = vmstate_node(flags, graph, chosen, request.vmstate, none::SAVE)?;
     stopped(vm, |vm| {
         let mut sn = fill(flags, vm, request.name);
         let size = write_state(flags, graph, node, vm)?;
@@ -112,7 +115,7 @@ fn savevm_reusing(
     name: Option<&[u8]>,
 ) -> Result<QemuSnapshotInfo, Failure> {
     all_can(flags, graph, chosen).map_err(|e| barred(flags, graph, e))?;
-    let node = vmstate_node(flags, graph, chosen, None)?;
+    let node = vmstate_node(flags, graph, chosen, None, none::SAVE)?;
     stopped(vm, |vm| {
         let mut sn = fill(flags, vm, name);
         if let Some(name) = name {
@@ -194,10 +197,7 @@ fn write_state(
     vm: &mut dyn Vm,
 ) -> Result<u64, Failure> {
     let Some(driver) = vmstate_driver(flags, graph, node) else {
-        return Err(Failure::new(
-            errno::ENOTSUP,
-            "the VM state cannot be opened",
-        ));
+        return Err(Failure::new(errno::ENOTSUP, NO_STATE_FILE));
     };
     let mut to = StateWriter {
         driver: driver.as_mut(),

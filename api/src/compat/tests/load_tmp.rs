@@ -153,4 +153,10 @@ fn an_argument_that_begins_with_snapshot_is_options_from_2_0_on() {
         options(Some("on"), None)
     );
     assert_eq!(errno(parse("4.2", "snapshot.id=1,bogus=2")), e::EINVAL);
+    assert_eq!(
+        parse("4.2", "snapshot.id=1,").unwrap(),
+        options(Some("1"), None)
+    );
+    let off = parse("4.2", "snapshot.id=1,nosnapshot.name").unwrap();
+    assert_eq!(off, options(Some("1"), Some("off")));
 }

@@ -113,7 +113,7 @@ fn the_default_era_is_what_the_reference_says() {
     assert!(f.vm_state_size_wide && f.hmp_partial_lists && f.options && f.img_mix_message);
     assert!(!f.group_devices_param && !f.find_by_id && !f.goto_resize && !f.fallback_primary);
     assert!(!f.can_needs_writable && !f.icount && !f.savevm_cleanup);
-    assert!(!f.qmp_jobs && !f.img_lists_by_default && !f.disk_only_full_stop);
+    assert!(!f.qmp_jobs && !f.img_lists_by_default && !f.monitor_full_stop);
     assert_eq!(f.group_result, GroupResult::FirstBad);
     assert_eq!(f.group_delete_ret, GroupDeleteRet::Driver);
     assert_eq!(f.group_delete_key, GroupDeleteKey::Found);

@@ -24,8 +24,9 @@ pub(crate) use writer::NODE_FRAME_BYTES;
 pub use writer::{Writer, record_copy};
 
 use crate::disk::DiskFile;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::Content;
+use crate::limits::DISK_BYTES_MAX;
 use crate::manifest::build::Builder;
 use crate::progress::Progress;
 use crate::store::may_be_dropped;
@@ -40,6 +41,16 @@ const BATCH_BYTES: usize = 12 << 20;
 const RUN_BYTES: u64 = 256 << 10;
 /// Bytes that one of several inputs gives to a batch before the next one's turn.
 const TURN_BYTES: u64 = 1 << 20;
+
+/// Before it is counted in clusters: whatever says how many bytes there are, no file has more.
+fn check_size(size: u64) -> Result<()> {
+    if size <= DISK_BYTES_MAX {
+        return Ok(());
+    }
+    let why =
+        format!("{size} bytes are more than the {DISK_BYTES_MAX} that a disk or VM state can have");
+    Err(Error::new(ErrorKind::LimitExceeded, "taking contents in").detail(why))
+}
 
 /// A disk to take in.
 #[derive(Clone, Copy)]
@@ -129,6 +140,7 @@ impl Writer<'_> {
         let mut disks = Vec::with_capacity(inputs.len());
         let mut audits = Vec::with_capacity(inputs.len());
         for (i, input) in inputs.iter().enumerate() {
+            check_size(input.size)?;
             // Before the first of its nodes is read: see `ParentNodes`.
             self.rely_on_root(input.parent.map(|p| p.root));
             let clusters = input.size.div_ceil(size);
