@@ -144,10 +144,40 @@ fn one_connection_too_many_is_closed_and_room_comes_back() {
         connections: 3,
         ..Limits::default()
     });
-    let held: Vec<_> = (0..3).map(|_| served.raw().hello()).collect();
+    let options = ClientOptions::default;
+    let go = || served.client(options()).go("disk", &[]).unwrap();
+    let held: Vec<_> = (0..3).map(|_| go()).collect();
     assert!(served.raw().is_closed());
+    for disk in &held {
+        assert_eq!(disk.read(0, 512).unwrap().len(), 512);
+    }
     drop(held);
     served.ends_empty();
+    is_well(&served);
+}
+
+#[test]
+fn who_dawdles_in_the_handshake_keeps_nobody_out() {
+    let served = limited(Limits {
+        connections: 3,
+        ..Limits::default()
+    });
+    let worker = served
+        .client(ClientOptions::default())
+        .go("disk", &[])
+        .unwrap();
+    let mut held: Vec<_> = (0..2).map(|_| served.raw().hello()).collect();
+    // No more than may be on their way out at once, however slowly they go.
+    for _ in 0..8 {
+        held.push(served.raw().hello());
+        let other = served.client(ClientOptions::default());
+        let disk = other.go("disk", &[]).unwrap();
+        assert_eq!(disk.read(0, 512).unwrap().len(), 512);
+    }
+    assert!(held[0].is_closed(), "the oldest went");
+    assert_eq!(worker.read(0, 512).unwrap().len(), 512, "who works stays");
+    assert!(served.server.connections() <= 3 + 16);
+    drop((held, worker));
     is_well(&served);
 }
 

@@ -286,7 +286,8 @@ fn jobs_save_load_and_delete_with_their_events() {
     let (home, server) = served("10.0");
     let mut client = Client::negotiated(&home);
     let before = hash_of(&home.path("web1"));
-    let arguments = |id: &str, tag: &str| json!({ "job-id": id, "tag": tag, "vmstate": "web1", "devices": ["web1", "web2"] });
+    let devices = json!(["web1", "web2"]);
+    let arguments = |id: &str, tag: &str| json!({ "job-id": id, "tag": tag, "vmstate": "web1", "devices": devices });
     let good = ["created", "running", "waiting", "pending", "concluded"];
     client.ok("snapshot-save", arguments("j1", "monday"));
     assert_eq!(client.states("j1"), good);
@@ -375,14 +376,19 @@ fn a_volume_is_written_only_through_exports_that_are_to_be_writable() {
     let path = home.path("second.sock");
     let addr = json!({ "type": "unix", "path": path });
     client.ok("nbd-server-start", json!({ "addr": addr }));
-    let export = |id: &str, node: &str, writable: Value| json!({ "type": "nbd", "id": id, "name": id, "node-name": node, "writable": writable });
-    client.ok("block-export-add", export("rw", "vm", json!(true)));
-    client.ok("block-export-add", export("ro", "vm", json!(false)));
+    let export = |id: &str, node: &str, writable: bool| {
+        let names = json!({ "type": "nbd", "id": id, "name": id, "node-name": node });
+        let mut export = names.as_object().expect("an object").clone();
+        export.insert("writable".to_owned(), writable.into());
+        Value::Object(export)
+    };
+    client.ok("block-export-add", export("rw", "vm", true));
+    client.ok("block-export-add", export("ro", "vm", false));
     let default = json!({ "device": "vm", "name": "default" });
     client.ok("nbd-server-add", default);
     let old = json!({ "device": "vm@monday", "name": "old", "writable": true });
     client.ok("nbd-server-add", old);
-    let refused = client.fails("block-export-add", export("x", "vm@monday", json!(true)));
+    let refused = client.fails("block-export-add", export("x", "vm@monday", true));
     assert_eq!(refused.1, "Cannot export read-only node as writable");
     let go = |name: &str| {
         let options = stillpoint_nbd::client::Options::default();
