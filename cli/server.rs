@@ -1,13 +1,16 @@
 //! The server of this store, if there is one: what is asked of volumes goes through it, since it has them open.
 
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use stillpoint_api::System;
 use stillpoint_serve::listen::{Address, connect, control_of};
 use stillpoint_serve::qmp::kind_named;
 use stillpoint_store::{Error, ErrorKind, Result};
+
+/// Longest answer, in bytes. Lists of snapshots may be long.
+const ANSWER_MAX: u64 = 256 << 20;
 
 /// A connection to the server.
 pub struct Server {
@@ -62,7 +65,9 @@ impl Server {
     fn message(&mut self) -> Result<Value> {
         let doing = "listening to the server of the store";
         let mut line = String::new();
-        let read = self.stream.read_line(&mut line);
+        // A server that says more than any has to say is none; its line is cut, and so nonsense.
+        let mut bounded = (&mut self.stream).take(ANSWER_MAX);
+        let read = bounded.read_line(&mut line);
         if read.map_err(|e| Error::io(doing, e))? == 0 {
             return Err(Error::new(ErrorKind::Io, doing)
                 .detail("it has gone")

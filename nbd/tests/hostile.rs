@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 use stillpoint_nbd::client::{Client, Error, Options as ClientOptions, Pending};
+use stillpoint_nbd::codec::{Chunk, Info, Mode, OptionReply};
 use stillpoint_nbd::server::{Limits, Options};
 use stillpoint_nbd::{Errno, Export, ExportInfo, Failure, MemoryExport, Named};
 use support::{Dice, Served, disk};
@@ -144,10 +145,40 @@ fn one_connection_too_many_is_closed_and_room_comes_back() {
         connections: 3,
         ..Limits::default()
     });
-    let held: Vec<_> = (0..3).map(|_| served.raw().hello()).collect();
+    let options = ClientOptions::default;
+    let go = || served.client(options()).go("disk", &[]).unwrap();
+    let held: Vec<_> = (0..3).map(|_| go()).collect();
     assert!(served.raw().is_closed());
+    for disk in &held {
+        assert_eq!(disk.read(0, 512).unwrap().len(), 512);
+    }
     drop(held);
     served.ends_empty();
+    is_well(&served);
+}
+
+#[test]
+fn who_dawdles_in_the_handshake_keeps_nobody_out() {
+    let served = limited(Limits {
+        connections: 3,
+        ..Limits::default()
+    });
+    let worker = served
+        .client(ClientOptions::default())
+        .go("disk", &[])
+        .unwrap();
+    let mut held: Vec<_> = (0..2).map(|_| served.raw().hello()).collect();
+    // No more than may be on their way out at once, however slowly they go.
+    for _ in 0..8 {
+        held.push(served.raw().hello());
+        let other = served.client(ClientOptions::default());
+        let disk = other.go("disk", &[]).unwrap();
+        assert_eq!(disk.read(0, 512).unwrap().len(), 512);
+    }
+    assert!(held[0].is_closed(), "the oldest went");
+    assert_eq!(worker.read(0, 512).unwrap().len(), 512, "who works stays");
+    assert!(served.server.connections() <= 3 + 16);
+    drop((held, worker));
     is_well(&served);
 }
 
@@ -456,5 +487,59 @@ fn a_server_that_lies_gets_an_error_from_our_client() {
                 .and_then(|disk| disk.read(0, 4096));
             assert!(read.is_err(), "round {round}");
         });
+    }
+}
+
+/// What our client makes of a read of 4096 bytes that is answered by these chunks of data: offset, length, last.
+fn read_of_chunks(chunks: &[(u64, usize, bool)]) -> Result<Vec<u8>, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let mut bytes = b"NBDMAGICIHAVEOPT\0\x03".to_vec();
+    for (option, reply) in [
+        (8, OptionReply::Ack),
+        (7, OptionReply::Info(Info::Export(1 << 20, 1))),
+        (7, OptionReply::Ack),
+    ] {
+        reply.encode(option, &mut bytes);
+    }
+    let mut answer = Vec::new();
+    for (n, (at, len, last)) in (1..).zip(chunks) {
+        let data = vec![n; *len];
+        let chunk = Chunk::Data(*at, &data);
+        chunk.encode(Mode::Structured, u16::from(*last), 1, 0, &mut answer);
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(&bytes);
+            // Flags, two options, and the request: an answer before that is one that nobody asked for.
+            let _ = stream.read_exact(&mut [0; 4 + 16 + 16 + 10 + 28]);
+            let _ = stream.write_all(&answer);
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let options = ClientOptions {
+            ask: Mode::Structured,
+            ..ClientOptions::default()
+        };
+        let disk = Client::connect_unix(&socket, options)?.go("", &[])?;
+        disk.read(0, 4096)
+    })
+}
+
+#[test]
+fn a_read_is_whole_or_an_error() {
+    let good = read_of_chunks(&[(2048, 2048, false), (0, 1024, false), (1024, 1024, true)]);
+    let good = good.unwrap();
+    assert_eq!((good[0], good[1024], good[2048]), (2, 3, 1));
+    for bad in [
+        &[(0, 2048, false), (0, 2048, true)][..],
+        &[(0, 3072, false), (2048, 1024, true)],
+        &[(0, 4096, false), (0, 512, true)],
+        &[(0, 4095, true)],
+        &[(1, 4096, true)],
+    ] {
+        let read = read_of_chunks(bad);
+        assert!(matches!(read, Err(Error::Protocol(_))), "{bad:?}: {read:?}");
     }
 }

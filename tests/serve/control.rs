@@ -1,7 +1,7 @@
 //! The control socket, talked to as a client of QEMU would.
 
-use crate::server::Server;
-use crate::support::{Dice, Home, hash_of, make_image, scribble};
+use crate::server::{Server, run_tool};
+use crate::support::{Dice, Home, has, hash_of, make_image, scribble};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,11 @@ struct Client {
 
 impl Client {
     fn connect(home: &Home) -> Self {
-        let stream = UnixStream::connect(home.path("qmp.sock")).expect("it listens");
+        Self::connect_to(&home.path("qmp.sock"))
+    }
+
+    fn connect_to(socket: &std::path::Path) -> Self {
+        let stream = UnixStream::connect(socket).expect("it listens");
         let long = Some(Duration::from_mins(1));
         stream.set_read_timeout(long).expect("a timeout");
         Self {
@@ -237,7 +241,7 @@ fn internal_snapshots_are_made_listed_and_deleted() {
     let (_, desc) = client.fails(delete, json!({ "device": "web1" }));
     assert_eq!(desc, "Name or id must be provided");
     let (_, desc) = client.fails(delete, json!({ "device": "web1", "name": "x" }));
-    let wanted = "Snapshot with id '(null)' and name 'x' does not exist on device 'web1'";
+    let wanted = "Snapshot with id 'null' and name 'x' does not exist on device 'web1'";
     assert_eq!(desc, wanted);
     let gone = client.ok(
         delete,
@@ -248,6 +252,114 @@ fn internal_snapshots_are_made_listed_and_deleted() {
         (&json!("1"), &json!(0))
     );
     assert!(home.snapshots().is_empty());
+    server.stop().code(0);
+}
+
+/// QEMU's own daemon with a disk of the same name. Killed when dropped.
+struct Qsd(std::process::Child);
+
+impl Qsd {
+    fn start(home: &Home) -> Self {
+        let image = home.path("web1.qcow2").display().to_string();
+        run_tool("qemu-img", &["create", "-q", "-f", "qcow2", &image, "1M"]);
+        let socket = home.path("qsd.sock").display().to_string();
+        let child = std::process::Command::new("qemu-storage-daemon")
+            .args([
+                "--chardev",
+                &format!("socket,id=c,path={socket},server=on,wait=off"),
+            ])
+            .args(["--monitor", "chardev=c", "--blockdev"])
+            .arg(format!(
+                "driver=qcow2,node-name=web1,file.driver=file,file.filename={image}"
+            ))
+            .spawn();
+        let daemon = Self(child.expect("it starts"));
+        for _ in 0..6000 {
+            if UnixStream::connect(&socket).is_ok() {
+                return daemon;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it does not listen");
+    }
+}
+
+impl Drop for Qsd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn qemus_storage_daemon_says_the_same_to_the_same_messages() {
+    let test = "qemus_storage_daemon_says_the_same";
+    if !has(test, &["qemu-storage-daemon", "qemu-img"]) {
+        return;
+    }
+    let said = run_tool("qemu-storage-daemon", &["--version"]);
+    let version = said.text().split_whitespace().nth(2).expect("a version");
+    let release: Vec<&str> = version.split('.').take(2).collect();
+    let (home, server) = served(&release.join("."));
+    let daemon = Qsd::start(&home);
+    let mut ours = Client::connect(&home);
+    let mut theirs = Client::connect_to(&home.path("qsd.sock"));
+    ours.next();
+    theirs.next();
+    let create = "blockdev-snapshot-internal-sync";
+    let delete = "blockdev-snapshot-delete-internal-sync";
+    let export = json!({ "type": "nbd", "id": "e", "node-name": "x" });
+    let mut messages = vec![
+        json!({ "execute": "query-jobs" }),
+        json!({ "execute": "qmp_capabilities", "id": [1, { "a": null }] }),
+        json!({ "execute": "qmp_capabilities" }),
+        json!([]),
+        json!({}),
+        json!({ "execute": 5, "id": 7 }),
+        json!({ "execute": "query-jobs", "arguments": [] }),
+        json!({ "execute": "query-jobs", "more": 1 }),
+        json!({ "execute": "query-jobs", "id": null }),
+    ];
+    for (command, arguments) in [
+        ("x-no-such-command", json!({})),
+        ("job-dismiss", json!({})),
+        ("job-dismiss", json!({ "id": 5 })),
+        ("job-dismiss", json!({ "id": "x" })),
+        ("job-dismiss", json!({ "id": "x", "y": 1 })),
+        ("nbd-server-stop", json!({})),
+        ("nbd-server-start", json!({})),
+        ("block-export-add", export),
+        ("query-block-exports", json!({})),
+        ("block-export-del", json!({ "id": "x" })),
+        (create, json!({ "device": "web1", "name": "monday" })),
+        (create, json!({ "device": "web1", "name": "monday" })),
+        (create, json!({ "device": "x", "name": "monday" })),
+        (create, json!({ "device": "web1", "name": "" })),
+        (delete, json!({ "device": "x", "name": "monday" })),
+        (delete, json!({ "device": "web1" })),
+        (delete, json!({ "device": "web1", "name": "x" })),
+        (delete, json!({ "device": "web1", "id": "x" })),
+        (
+            delete,
+            json!({ "device": "web1", "id": "2", "name": "monday" }),
+        ),
+        ("transaction", json!({})),
+    ] {
+        messages.push(json!({ "execute": command, "arguments": arguments, "id": command }));
+    }
+    for message in messages {
+        let mut answers = [&mut ours, &mut theirs].map(|client| {
+            client.send(&format!("{message}\n"));
+            client.answer()
+        });
+        // A name of our own that QEMU's clients do not look at.
+        let error = answers[0].get_mut("error");
+        if let Some(error) = error.and_then(Value::as_object_mut) {
+            error.remove("x-stillpoint");
+        }
+        assert_eq!(answers[0], answers[1], "{message}");
+    }
+    drop(daemon);
     server.stop().code(0);
 }
 
@@ -286,7 +398,8 @@ fn jobs_save_load_and_delete_with_their_events() {
     let (home, server) = served("10.0");
     let mut client = Client::negotiated(&home);
     let before = hash_of(&home.path("web1"));
-    let arguments = |id: &str, tag: &str| json!({ "job-id": id, "tag": tag, "vmstate": "web1", "devices": ["web1", "web2"] });
+    let devices = json!(["web1", "web2"]);
+    let arguments = |id: &str, tag: &str| json!({ "job-id": id, "tag": tag, "vmstate": "web1", "devices": devices });
     let good = ["created", "running", "waiting", "pending", "concluded"];
     client.ok("snapshot-save", arguments("j1", "monday"));
     assert_eq!(client.states("j1"), good);
@@ -375,14 +488,19 @@ fn a_volume_is_written_only_through_exports_that_are_to_be_writable() {
     let path = home.path("second.sock");
     let addr = json!({ "type": "unix", "path": path });
     client.ok("nbd-server-start", json!({ "addr": addr }));
-    let export = |id: &str, node: &str, writable: Value| json!({ "type": "nbd", "id": id, "name": id, "node-name": node, "writable": writable });
-    client.ok("block-export-add", export("rw", "vm", json!(true)));
-    client.ok("block-export-add", export("ro", "vm", json!(false)));
+    let export = |id: &str, node: &str, writable: bool| {
+        let names = json!({ "type": "nbd", "id": id, "name": id, "node-name": node });
+        let mut export = names.as_object().expect("an object").clone();
+        export.insert("writable".to_owned(), writable.into());
+        Value::Object(export)
+    };
+    client.ok("block-export-add", export("rw", "vm", true));
+    client.ok("block-export-add", export("ro", "vm", false));
     let default = json!({ "device": "vm", "name": "default" });
     client.ok("nbd-server-add", default);
     let old = json!({ "device": "vm@monday", "name": "old", "writable": true });
     client.ok("nbd-server-add", old);
-    let refused = client.fails("block-export-add", export("x", "vm@monday", json!(true)));
+    let refused = client.fails("block-export-add", export("x", "vm@monday", true));
     assert_eq!(refused.1, "Cannot export read-only node as writable");
     let go = |name: &str| {
         let options = stillpoint_nbd::client::Options::default();

@@ -27,6 +27,7 @@ fn a_signal_ends_it_in_good_order() {
     let server = Server::start(&home, &["--log", "json"]);
     let client = server.client("web1@monday");
     client.read(0, 512).expect("it is read");
+    assert!(server.refuses("nothing"));
     let (socket, log) = (server.socket.clone(), home.path("serve.log"));
     server.stop().code(0);
     assert!(!socket.exists(), "the socket's file is gone");
@@ -39,6 +40,12 @@ fn a_signal_ends_it_in_good_order() {
         );
     }
     assert!(lines.contains(r#""export":"web1@monday""#), "{lines}");
+    let of_nothing = lines.lines().filter(|l| l.contains(r#""nothing""#));
+    let of_nothing: Vec<&str> = of_nothing.collect();
+    assert!(
+        of_nothing.len() == 1 && of_nothing[0].contains("not opened"),
+        "{lines}"
+    );
     // Nothing is claimed any more.
     let stats = home.json(&["gc", "--dry-run"]);
     assert_eq!(stats["pinned_bytes"], 0, "{stats}");

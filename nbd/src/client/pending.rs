@@ -6,6 +6,7 @@ use crate::codec::Request;
 use crate::errno::Failure;
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -76,8 +77,8 @@ pub(super) struct Slot {
     pub(super) request: Request,
     /// Space for the data of a read.
     pub(super) data: Vec<u8>,
-    /// Bytes of a read that have come.
-    pub(super) filled: u64,
+    /// Parts of a read that have come, by their places in `data`; what follows on the last is joined to it.
+    pub(super) filled: Vec<Range<usize>>,
     pub(super) status: Status,
     pub(super) failed: Option<Failure>,
     sender: SyncSender<Result<Outcome, Error>>,
@@ -89,7 +90,7 @@ impl Slot {
         let slot = Self {
             request,
             data,
-            filled: 0,
+            filled: Vec::new(),
             status: Status::default(),
             failed: None,
             sender,

@@ -81,7 +81,7 @@ impl Receiver {
             return Err(broken("a simple reply where chunks must come"));
         } else if read {
             self.input.exact(&mut slot.data)?;
-            slot.filled = slot.data.len() as u64;
+            slot.filled = std::iter::once(0..slot.data.len()).collect();
         }
         Ok(())
     }
@@ -135,6 +135,9 @@ impl Receiver {
     }
 }
 
+/// Parts of a read that do not follow on each other, at most: what a server may make us remember.
+const PARTS_MAX: usize = 1 << 16;
+
 /// Kind of a chunk of data, as in the codec.
 const DATA_KIND: u16 = 1;
 
@@ -145,19 +148,37 @@ fn place(slot: &mut Slot, at: u64, len: u64) -> Result<&mut [u8], Error> {
     let (Some(start), Some(end)) = (start, end) else {
         return Err(broken("data from another place"));
     };
-    slot.filled += len;
-    let space = slot.data.get_mut(start as usize..end as usize);
-    space.ok_or_else(|| broken("data from another place"))
+    let part = start as usize..end as usize;
+    let space = slot.data.get_mut(part.clone());
+    let space = space.ok_or_else(|| broken("data from another place"))?;
+    let parts = slot.filled.len();
+    match slot.filled.last_mut() {
+        Some(last) if last.end == part.start => last.end = part.end,
+        _ if parts == PARTS_MAX => return Err(broken("a read in too many parts")),
+        _ => slot.filled.push(part),
+    }
+    Ok(space)
+}
+
+/// Whether every byte of a read has come, and none twice: what is missing would be taken for zeroes.
+fn is_whole(slot: &mut Slot) -> bool {
+    slot.filled
+        .sort_unstable_by_key(|part| (part.start, part.end));
+    let end = slot.filled.iter().try_fold(0, |end, part| {
+        // Empty ones say nothing.
+        (part.start == end || part.is_empty()).then_some(end.max(part.end))
+    });
+    end == Some(slot.data.len())
 }
 
 fn outcome(slot: &mut Slot) -> Result<Outcome, Error> {
     if let Some(failure) = slot.failed.take() {
         return Err(Error::Failed(failure));
     }
+    if slot.request.command == command::READ && !is_whole(slot) {
+        return Err(broken("a read with missing or repeated data"));
+    }
     match slot.request.command {
-        command::READ if slot.filled != slot.data.len() as u64 => {
-            Err(broken("a read with missing or repeated data"))
-        }
         command::READ => Ok(Outcome::Data(std::mem::take(&mut slot.data))),
         command::BLOCK_STATUS => Ok(Outcome::Status(std::mem::take(&mut slot.status))),
         _ => Ok(Outcome::Done),

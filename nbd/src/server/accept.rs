@@ -1,6 +1,6 @@
 //! Letting peers in, as many as may.
 
-use super::{Shared, connection, lock};
+use super::{Limits, Open, Peer, Shared, connection, lock};
 use crate::transport::Socket;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::net::{Shutdown, TcpListener};
@@ -10,6 +10,9 @@ use std::{io, thread, time::Duration};
 
 /// A pause when there are no descriptors or no memory left.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that were ended to make room and may still be there.
+const LEAVING: usize = 16;
 
 /// A bound socket; accepting from it does not wait.
 pub(super) enum Listener {
@@ -79,7 +82,7 @@ pub(super) fn start(shared: &Arc<Shared>, socket: Socket) -> io::Result<()> {
     let entry = Entry::new(shared, &socket)?;
     thread::Builder::new()
         .name("nbd-connection".to_owned())
-        .spawn(move || connection::serve(&entry.shared, &socket))?;
+        .spawn(move || connection::serve(&entry.shared, &socket, || entry.settled()))?;
     Ok(())
 }
 
@@ -93,14 +96,19 @@ impl Entry {
     fn new(shared: &Arc<Shared>, socket: &Socket) -> io::Result<Self> {
         let clone = socket.try_clone()?;
         let mut open = lock(&shared.open);
-        if open.threads >= shared.options.limits.connections || shared.stopping() {
+        let full = open.threads >= shared.options.limits.connections;
+        if shared.stopping() || (full && !make_room(&mut open, &shared.options.limits)) {
             socket.end(Shutdown::Both);
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let id = open.next;
         open.next += 1;
         open.threads += 1;
-        open.sockets.insert(id, clone);
+        let peer = Peer {
+            socket: clone,
+            shaking: true,
+        };
+        open.sockets.insert(id, peer);
         Ok(Self {
             shared: Arc::clone(shared),
             id,
@@ -108,11 +116,34 @@ impl Entry {
     }
 }
 
+/// Ends the connection that has been shaking hands for longest, so that those who never get any further keep nobody out.
+fn make_room(open: &mut Open, limits: &Limits) -> bool {
+    if open.threads >= limits.connections.saturating_add(LEAVING) {
+        return false;
+    }
+    let shaking = open.sockets.iter_mut().filter(|(_, peer)| peer.shaking);
+    let Some((_, oldest)) = shaking.min_by_key(|(id, _)| **id) else {
+        return false;
+    };
+    oldest.socket.end(Shutdown::Both);
+    oldest.shaking = false;
+    true
+}
+
+impl Entry {
+    /// It has an export, and stays for as long as it likes.
+    fn settled(&self) {
+        if let Some(peer) = lock(&self.shared.open).sockets.get_mut(&self.id) {
+            peer.shaking = false;
+        }
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut open = lock(&self.shared.open);
-        if let Some(socket) = open.sockets.remove(&self.id) {
-            socket.end(Shutdown::Both);
+        if let Some(peer) = open.sockets.remove(&self.id) {
+            peer.socket.end(Shutdown::Both);
         }
         open.threads -= 1;
         self.shared.closed.notify_all();

@@ -24,9 +24,11 @@ const WRITE: usize = 1 << 20;
 /// A read that must be answered in one piece and is longer waits for its share of what all connections may hold.
 const LONG: u64 = 2 << 20;
 
-/// Serves a connection to its end. There is nobody to tell about a peer that misbehaves: it is cut off.
-pub(super) fn serve(shared: &Shared, socket: &Socket) {
+/// Serves a connection to its end; says when its handshake is done. There is nobody to tell about a peer that misbehaves: it is
+/// cut off.
+pub(super) fn serve(shared: &Shared, socket: &Socket, settled: impl FnOnce()) {
     if let Ok(Some(ready)) = handshake::shake(shared, socket) {
+        settled();
         transmit(shared, socket, ready);
     }
 }

@@ -57,9 +57,15 @@ struct Shared {
 /// The connections there are.
 #[derive(Default)]
 struct Open {
-    sockets: HashMap<u64, Socket>,
+    sockets: HashMap<u64, Peer>,
     next: u64,
     threads: usize,
+}
+
+struct Peer {
+    socket: Socket,
+    /// It has not chosen an export yet. The oldest of these goes when somebody comes and there is no room.
+    shaking: bool,
 }
 
 impl Server {
@@ -163,8 +169,8 @@ impl Shared {
     }
 
     fn end_all(&self, how: Shutdown) {
-        for socket in lock(&self.open).sockets.values() {
-            socket.end(how);
+        for peer in lock(&self.open).sockets.values() {
+            peer.socket.end(how);
         }
     }
 

@@ -29,7 +29,8 @@ impl Tls {
 /// and by `long_reads` for all of them together.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at once; further ones are closed at once.
+    /// Connections at once. Of further ones each takes the place of the one that has been shaking hands for longest; where none
+    /// is, it is closed at once.
     pub connections: usize,
     /// Longest handshake, TLS included.
     pub handshake: Duration,

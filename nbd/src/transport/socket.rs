@@ -123,3 +123,23 @@ impl Socket {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_tcp_peer_that_vanishes_is_asked_for_soon() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let Socket::Tcp(stream) = Socket::tcp(stream).unwrap() else {
+            unreachable!()
+        };
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), ASK_AFTER);
+        assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), ASK_EVERY);
+        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), ASK_TIMES);
+        assert!(stream.nodelay().unwrap());
+    }
+}

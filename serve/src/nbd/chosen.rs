@@ -109,10 +109,9 @@ impl NbdServers {
             .collect()
     }
 
-    /// Whether nobody can write what is called so. An error is the text of what is wrong.
-    pub fn is_read_only(&self, target: &str) -> std::result::Result<bool, String> {
-        let asked = self.chosen.store.ask(target, &Peer::default());
-        let info = asked.map_err(|e| e.message)?.info();
+    /// Whether nobody can write what is called so.
+    pub fn is_read_only(&self, target: &str) -> std::result::Result<bool, OpenError> {
+        let info = self.chosen.store.ask(target, &Peer::default())?.info();
         Ok(info.has(transmission::READ_ONLY))
     }
 

@@ -289,8 +289,8 @@ fn dirty(
     })
 }
 
-/// Takes a range of bytes in parts, one after the other, until enough is said. `look` says what there is to be said of a part, and
-/// answers of how many clusters that was, `None` when nobody wants to hear more.
+/// Takes a range of bytes in parts, one after the other, until enough is said. `look` says what there is to be said of a part,
+/// and answers of how many clusters that was, `None` when nobody wants to hear more.
 fn in_steps(
     cluster: u64,
     range: Range<u64>,

@@ -75,10 +75,11 @@ impl StoreExports {
         Ok((item, contexts))
     }
 
-    /// With a client it is opened, without one only asked about.
-    fn export(&self, name: &str, client: Option<Client>) -> Result<Arc<dyn Export>, OpenError> {
+    /// For a peer it is opened, without one only asked about.
+    fn export(&self, name: &str, peer: Option<&Peer>) -> Result<Arc<dyn Export>, OpenError> {
         let (item, contexts) = self.find(name)?;
         let shelf = self.shelf.clone();
+        let client = peer.map(|peer| Client::new(&self.clients, name, peer));
         let opened = match (item.shows, client) {
             (Shows::Content(content), None) => {
                 return Ok(Arc::new(SnapshotExport::new(
@@ -114,8 +115,7 @@ impl Exports for StoreExports {
     }
 
     fn open(&self, name: &str, peer: &Peer) -> Result<Arc<dyn Export>, OpenError> {
-        let client = Client::new(&self.clients, name, peer);
-        self.export(name, Some(client)).inspect_err(|e| {
+        self.export(name, Some(peer)).inspect_err(|e| {
             info!(
                 export = name,
                 peer = peer.address,

@@ -91,16 +91,19 @@ pub fn names(release: Release) -> impl Iterator<Item = &'static str> {
 fn device(monitor: &Monitor, name: &str) -> Result<DeviceView, QmpError> {
     let devices = monitor.system().devices()?;
     let found = devices.into_iter().find(|d| d.name == name);
-    found.ok_or_else(|| {
-        let release = (monitor.release().major(), monitor.release().minor());
-        if release < (2, 8) {
-            let desc = format!("Device '{name}' not found");
-            return QmpError::of(Class::DeviceNotFound, desc);
-        }
-        QmpError::new(if release < (6, 0) {
-            format!("Cannot find device={name} nor node_name={name}")
-        } else {
-            format!("Cannot find device='{name}' nor node-name='{name}'")
-        })
+    found.ok_or_else(|| not_found(monitor.release(), name, name))
+}
+
+/// QEMU's word for what is neither called `device` nor `node`.
+fn not_found(release: Release, device: &str, node: &str) -> QmpError {
+    let release = (release.major(), release.minor());
+    if release < (2, 8) {
+        let desc = format!("Device '{node}' not found");
+        return QmpError::of(Class::DeviceNotFound, desc);
+    }
+    QmpError::new(if release < (6, 0) {
+        format!("Cannot find device={device} nor node_name={node}")
+    } else {
+        format!("Cannot find device='{device}' nor node-name='{node}'")
     })
 }

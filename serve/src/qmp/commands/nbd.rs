@@ -1,9 +1,10 @@
 //! An NBD server that a client starts, and its exports. `still serve --nbd` serves everything and needs none of this.
 
-use super::{Answer, Arguments, Monitor, QmpError};
+use super::{Answer, Arguments, Monitor, QmpError, not_found};
 use crate::listen::Address;
 use crate::nbd::ChosenExport;
 use serde_json::{Value, json};
+use stillpoint_nbd::codec::OptionError;
 use stillpoint_store::Error;
 
 /// Addresses as `SocketAddressLegacy` has them, `{type, data: {...}}`, or flat.
@@ -79,9 +80,8 @@ pub fn add(monitor: &Monitor, mut arguments: Arguments) -> Answer {
         description,
         writable,
     };
-    needs_server(monitor)?;
     // QEMU's older command takes the wish back without a word where it cannot be.
-    let read_only = read_only(monitor, &export)?;
+    let read_only = read_only(monitor, &export, &export.target)?;
     let writable = writable && !read_only;
     put(monitor, ChosenExport { writable, ..export })
 }
@@ -112,19 +112,23 @@ pub fn export_add(monitor: &Monitor, mut arguments: Arguments) -> Answer {
         description,
         writable,
     };
-    needs_server(monitor)?;
-    if read_only(monitor, &export)? && writable {
+    if read_only(monitor, &export, "")? && writable {
         return Err(QmpError::new("Cannot export read-only node as writable"));
     }
     put(monitor, export)
 }
 
-fn read_only(monitor: &Monitor, export: &ChosenExport) -> Result<bool, QmpError> {
+/// `device` is by which name it was asked for besides that of a node.
+fn read_only(monitor: &Monitor, export: &ChosenExport, device: &str) -> Result<bool, QmpError> {
     let asked = monitor.nbd().is_read_only(&export.target);
-    asked.map_err(QmpError::new)
+    asked.map_err(|e| match e.kind {
+        OptionError::Unknown => not_found(monitor.release(), device, &export.target),
+        _ => QmpError::new(e.message),
+    })
 }
 
 fn put(monitor: &Monitor, export: ChosenExport) -> Answer {
+    needs_server(monitor)?;
     monitor.nbd().add(export).map_err(QmpError::new)?;
     Ok(json!({}))
 }

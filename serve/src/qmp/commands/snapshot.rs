@@ -82,7 +82,7 @@ pub fn delete(monitor: &Monitor, mut arguments: Arguments) -> Answer {
         .into_iter()
         .find(|s: &RawSnapshot| is(&id, &s.id) && is(&snapshot, &s.name));
     let Some(victim) = found else {
-        let shown = |word: &Option<String>| word.clone().unwrap_or_else(|| "(null)".to_owned());
+        let shown = |word: &Option<String>| word.clone().unwrap_or_else(|| "null".to_owned());
         let (id, snapshot) = (shown(&id), shown(&snapshot));
         let desc = format!(
             "Snapshot with id '{id}' and name '{snapshot}' does not exist on device '{name}'"
