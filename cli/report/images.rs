@@ -110,7 +110,7 @@ pub struct PlannedExport {
     pub format: String,
     /// States that would be in it; the exported one is the last.
     pub states: Vec<PlannedExportState>,
-    /// Bytes of data and VM state, before compression; what states share is written once, so that it is less.
+    /// Bytes of data and VM state, before compression.
     pub data_bytes: u64,
     /// What the store has and the image would not.
     pub left_out: Vec<LeftOut>,
@@ -123,7 +123,7 @@ pub struct PlannedExportState {
     pub name: String,
     /// Size of its disk.
     pub size_bytes: u64,
-    /// Of it, data.
+    /// Of it, data that is not the same in the state before.
     pub data_bytes: u64,
     /// Size of its VM state.
     pub vm_state_bytes: u64,

@@ -21,9 +21,10 @@ pub fn plan(arguments: &Arguments, format: Format, system: &System) -> Result<Pl
     let (kept, records) = wanted(arguments, system)?;
     let mut states = Vec::with_capacity(kept.len());
     let mut all = 0;
-    for state in &kept {
+    for (n, state) in kept.iter().enumerate() {
+        let before = n.checked_sub(1).map(|n| kept[n].disk);
         let vm_state_bytes = state.vm_state.map_or(0, |vm| vm.size);
-        let data_bytes = data_of(system, state.disk)?;
+        let data_bytes = data_of(system, state.disk, before)?;
         all += data_bytes + vm_state_bytes;
         states.push(PlannedExportState {
             name: state.name.clone(),
@@ -41,14 +42,23 @@ pub fn plan(arguments: &Arguments, format: Format, system: &System) -> Result<Pl
     })
 }
 
-fn data_of(system: &System, disk: Content) -> Result<u64> {
-    let view = system.store().view(disk, NO_CACHE)?;
+/// Data of a disk that the one before has not in the same place.
+fn data_of(system: &System, disk: Content, before: Option<Content>) -> Result<u64> {
+    let store = system.store();
     let mut bytes = 0;
-    for extent in view.extents(0, disk.size)? {
-        let extent = extent?;
-        if extent.kind == ExtentKind::Data {
-            bytes += extent.length;
+    let mut add = |kind: ExtentKind, length: u64| {
+        if kind == ExtentKind::Data {
+            bytes += length;
         }
+    };
+    if let Some(before) = before {
+        let changed = store.diff(before, disk)?;
+        changed.iter().for_each(|e| add(e.kind, e.length));
+        return Ok(bytes);
+    }
+    for extent in store.view(disk, NO_CACHE)?.extents(0, disk.size)? {
+        let extent = extent?;
+        add(extent.kind, extent.length);
     }
     Ok(bytes)
 }
