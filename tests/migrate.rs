@@ -425,7 +425,7 @@ fn chains_of_other_formats_become_one_disk_or_a_snapshot_a_file() {
         return;
     }
     let mut dice = Dice::announced("migrate foreign chain");
-    for format in ["vmdk", "qed"] {
+    for format in ["vmdk", "qed", "qcow"] {
         let home = Home::new();
         make_image(&home.path("raw"), 2 << 20, &mut dice);
         img(&home, &["convert", "-O", format, "raw", "base"]);
@@ -515,6 +515,7 @@ fn every_format_goes_in_and_out() {
         ("vdi", ""),
         ("vdi", "-ostatic=on"),
         ("qed", ""),
+        ("qcow", ""),
         ("parallels", ""),
     ];
     for kind in ["empty", "sparse", "full", "odd"] {
