@@ -6,7 +6,9 @@ mod server;
 pub mod transfer;
 mod volume;
 
-pub use images::{Exported, Imported, LeftOut, Planned, PlannedState};
+pub use images::{
+    Checksum, Exported, Imported, LeftOut, Planned, PlannedExport, PlannedExportState, PlannedState,
+};
 pub use server::{Mounted, Served};
 pub use volume::VolumeChanged;
 

@@ -216,6 +216,20 @@ fn an_interrupted_create_says_130_and_the_next_goes_on_cheaply() {
 }
 
 #[test]
+fn an_interrupted_import_leaves_no_device_and_the_next_goes_on_cheaply() {
+    let home = with_bulk(160);
+    let begun = || home.files("packs").len() > 1;
+    let import = ["import", "a.raw", "--device", "b"];
+    assert!(interrupt(&home, &import, &begun), "it was too fast");
+    let devices = &home.json(&["device", "list"])["devices"];
+    assert_eq!(devices.as_array().map(Vec::len), Some(1), "{devices}");
+    let said = home.json(&[&import[..], &["--verify"]].concat());
+    // A pack of the first is whole by the time that the next is begun.
+    let stored = said["snapshots"][0]["stored_bytes"].as_u64();
+    assert!(stored < Some(130 << 20), "{said}");
+}
+
+#[test]
 fn an_interrupted_export_leaves_no_file() {
     let home = with_bulk(128);
     home.ok(&["create", "one"]);

@@ -425,7 +425,7 @@ fn chains_of_other_formats_become_one_disk_or_a_snapshot_a_file() {
         return;
     }
     let mut dice = Dice::announced("migrate foreign chain");
-    for format in ["vmdk", "qed"] {
+    for format in ["vmdk", "qed", "qcow"] {
         let home = Home::new();
         make_image(&home.path("raw"), 2 << 20, &mut dice);
         img(&home, &["convert", "-O", format, "raw", "base"]);
@@ -515,6 +515,7 @@ fn every_format_goes_in_and_out() {
         ("vdi", ""),
         ("vdi", "-ostatic=on"),
         ("qed", ""),
+        ("qcow", ""),
         ("parallels", ""),
     ];
     for kind in ["empty", "sparse", "full", "odd"] {
@@ -662,12 +663,114 @@ fn standard_input_may_be_of_any_format() {
 }
 
 #[test]
+fn an_export_says_what_is_in_it_and_what_is_not() {
+    if !has("migrate export", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate export");
+    let home = Home::new();
+    for device in ["d", "e"] {
+        fs::write(home.path(device), dice.bytes(1 << 20)).expect("written");
+        home.ok(&["device", "add", device, device]);
+    }
+    home.ok(&["create", "one", "--device", "d"]);
+    fs::write(home.path("d"), dice.bytes(1 << 20)).expect("written");
+    home.ok(&["create", "two"]);
+    let export = ["export", "d@two", "out", "--format", "qcow2", "--snapshots"];
+    let plan = home.json(&[&export[..], &["two", "--dry-run"]].concat());
+    assert!(!home.path("out").exists());
+    assert_eq!(plan["states"].as_array().map(Vec::len), Some(2), "{plan}");
+    // What the two states share goes out once.
+    assert_eq!(plan["data_bytes"], 1 << 20);
+    let said = home.json(&[&export[..], &["two", "--checksums"]].concat());
+    let two = hash_of(&home.path("d")).to_hex().to_string();
+    assert_eq!(said["checksums"][0]["blake3"], *two, "{said}");
+    assert_eq!(said["checksums"][1]["blake3"], *two);
+    for (n, what) in ["snapshots", "groups"].into_iter().enumerate() {
+        assert_eq!(said["left_out"][n]["what"], what, "{said}");
+        assert_eq!(plan["left_out"][n]["what"], what, "{plan}");
+    }
+    let import = ["import", "out", "--device", "again", "--checksums"];
+    let again = home.json(&import);
+    assert_eq!(again["checksums"], {
+        let mut same = said["checksums"].clone();
+        same[1]["state"] = "the present state".into();
+        same
+    });
+    let text = home.ok(&[
+        "export",
+        "d@one",
+        "one.vdi",
+        "--format",
+        "vdi",
+        "--checksums",
+    ]);
+    let one = home.export("d@one").to_hex().to_string();
+    assert!(
+        text.text().starts_with(&format!("{one}  d@one\n")),
+        "{}",
+        text.text()
+    );
+    assert!(
+        text.text()
+            .contains("not carried over: snapshots: 2 of the device")
+    );
+}
+
+#[test]
+fn every_format_goes_to_standard_output() {
+    if !has("migrate stdout", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate stdout");
+    let home = Home::new();
+    fs::write(home.path("raw"), dice.bytes(1 << 20)).expect("written");
+    home.ok(&["import", "raw", "--device", "d", "--name", "s"]);
+    for format in ["raw", "qcow2", "vdi"] {
+        let mut export = vec!["export", "d", "-", "--format", format];
+        if format == "qcow2" {
+            export.extend(["--snapshots", "all", "--compress", "zlib", "--verify"]);
+        }
+        fs::write(home.path("out"), home.ok(&export).out).expect("written");
+        img(
+            &home,
+            &["compare", "-q", "-f", "raw", "-F", format, "raw", "out"],
+        );
+    }
+    let refused = ["export", "d", "-", "--verify"];
+    home.run(&refused).code(2).says("standard output");
+}
+
+#[test]
+fn a_luks_image_goes_out_with_its_passphrase() {
+    if !has("migrate luks", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate luks");
+    let home = Home::new();
+    fs::write(home.path("raw"), dice.bytes(1 << 20)).expect("written");
+    fs::write(home.path("pass"), "secret").expect("written");
+    home.ok(&["import", "raw", "--device", "d"]);
+    let export = ["export", "d", "out", "--format", "luks"];
+    home.run(&export).code(1).says("--secret-file");
+    assert!(!home.path("out").exists());
+    home.ok(&[&export[..], &["--secret-file", "pass", "--verify"]].concat());
+    let object = "secret,id=s,file=pass";
+    let image = "driver=luks,key-secret=s,file.driver=file,file.filename=out";
+    let compare = ["convert", "--object", object, "--image-opts", image];
+    img(&home, &[&compare[..], &["-O", "raw", "back"]].concat());
+    assert_eq!(hash_of(&home.path("back")), hash_of(&home.path("raw")));
+    let plain = ["export", "d", "plain", "--secret-file", "pass"];
+    home.run(&plain).code(1).says("--format luks");
+}
+
+#[test]
 fn without_qemu_utils_the_package_is_named() {
     let home = Home::new();
     let mut image = b"vhdxfile".to_vec();
     image.resize(1 << 20, 0);
     fs::write(home.path("a.vhdx"), image).expect("written");
-    fs::write(home.path("raw"), [7; 100_000]).expect("written");
+    fs::write(home.path("raw"), vec![7; 100_000]).expect("written");
     home.ok(&["import", "raw", "--device", "d"]);
     fs::create_dir(home.path("empty")).expect("a new folder");
     let runs: [&[&str]; 2] = [

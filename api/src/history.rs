@@ -14,6 +14,7 @@ use stillpoint_store::format::entry::{Content, Op, SessionKind};
 use stillpoint_store::format::snapshot::SnapshotRecord;
 use stillpoint_store::history::{Earlier, History};
 use stillpoint_store::id::Uid;
+use stillpoint_store::limits::{EXTRA_BYTES_MAX, NAME_BYTES_MAX, SNAPSHOT_ID_BYTES_MAX};
 use stillpoint_store::log::salvage::DEVICE_LABEL;
 use stillpoint_store::object::Purse;
 use stillpoint_store::ops::ingest::{Counts, Ingested, Input, Writer};
@@ -252,6 +253,26 @@ impl Portions<'_> {
     }
 }
 
+/// A record has less room than some formats.
+fn check_lengths(earlier: &Earlier) -> Result<()> {
+    let limits = [
+        ("id", earlier.id.len(), SNAPSHOT_ID_BYTES_MAX),
+        ("name", earlier.name.len(), NAME_BYTES_MAX),
+        ("extra data", earlier.extra.len(), EXTRA_BYTES_MAX),
+    ];
+    let Some((what, len, max)) = limits.into_iter().find(|(_, len, max)| len > max) else {
+        return Ok(());
+    };
+    let start = |bytes: &[u8]| crate::view::text(&bytes[..bytes.len().min(40)]);
+    let why = format!(
+        "the snapshot with the id {:?} and the name {:?} (their first bytes) has {len} bytes of {what}, {max} are allowed",
+        start(&earlier.id),
+        start(&earlier.name)
+    );
+    Err(Error::invalid("importing snapshots", why)
+        .hint("leave the snapshot out: name the others with --snapshots"))
+}
+
 impl Plan<'_> {
     fn earlier(&self) -> &[Earlier] {
         self.import.history.earlier()
@@ -276,6 +297,7 @@ impl Plan<'_> {
         };
         let there = catalog.snapshots_of(&self.device);
         for earlier in self.earlier() {
+            check_lengths(earlier)?;
             for known in &there {
                 if !earlier.id.is_empty() && known.record.id == earlier.id {
                     return clash("id", &earlier.id);

@@ -238,6 +238,24 @@ fn what_the_device_has_already_is_refused_before_anything_is_read() {
 }
 
 #[test]
+fn what_a_record_has_no_room_for_is_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut history = made_up(folder.path(), &mut Dice::new(4), 3);
+    let system = store(folder.path());
+    // Whoever reads it finds it changed.
+    history.spoilt = true;
+    for (id, name, extra) in [(128, 1, 0), (1, 256, 0), (1, 1, 1025)] {
+        history.earlier[1].id = vec![b'7'; id];
+        history.earlier[1].name = vec![b'n'; name];
+        history.earlier[1].extra = vec![0; extra];
+        let error = import(&system, &history, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains("name \"n"), "{error}");
+    }
+    assert!(system.devices().unwrap().is_empty());
+}
+
+#[test]
 fn a_byte_that_differs_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let history = made_up(folder.path(), &mut Dice::new(3), 2);

@@ -1,13 +1,16 @@
 //! `still export`.
 
+mod plan;
+
+use crate::commands::checksums::{checksums, lines_of_checksums, lines_of_left_out};
 use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::{Answer, Report, units};
-use crate::report::Exported;
+use crate::report::{Exported, LeftOut};
 use crate::server::Server;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -16,6 +19,7 @@ use stillpoint_migrate::qcow2::{self, ChainMode, Gate};
 use stillpoint_migrate::{Format, Wanted, write_foreign, write_qcow2};
 use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::format::entry::Content;
+use stillpoint_store::format::snapshot::SnapshotRecord;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// The level that qemu-img uses.
@@ -25,6 +29,10 @@ const ZSTD_LEVEL: u32 = 3;
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command"
+)]
 #[command(after_help = "\
 Every cluster is checked against its hash before it is written; holes stay holes. The file appears under its name
 when it is whole.
@@ -34,12 +42,14 @@ Examples:
   still export web1@monday - | zstd > web1.raw.zst
   still export web1 web1.qcow2 --format qcow2 --snapshots all --compress zstd
   still export web1@monday old.qcow2 --format qcow2 --snapshots id:1,id:2 --verify
+  still export web1 - --format qcow2 --compress zstd | ssh other 'cat > web1.qcow2'
+  still export web1 web1.luks --format luks --secret-file passphrase
   still export --vm-state web1@paused ram.bin")]
 pub struct Arguments {
     /// Device, or snapshot of a device
     #[arg(value_name = "D[@SNAP]")]
     target: String,
-    /// Image to write, which must not exist; - is standard output, for raw
+    /// Image to write, which must not exist; - is standard output: an image that is not raw is made in a temporary file before
     file: PathBuf,
     /// Format of the image, as qemu-img calls it
     #[arg(long, value_name = "F", default_value = "raw")]
@@ -56,6 +66,15 @@ pub struct Arguments {
     /// Read the file back afterwards and compare it with the store
     #[arg(long, conflicts_with = "vm_state")]
     verify: bool,
+    /// Say the BLAKE3 hash of every state, as b3sum does of a raw image of it
+    #[arg(long, conflicts_with = "vm_state")]
+    checksums: bool,
+    /// Say what would be written, and write nothing
+    #[arg(long, conflicts_with_all = ["vm_state", "verify", "checksums"])]
+    dry_run: bool,
+    /// A file with the passphrase that a luks image gets
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
     /// Write the snapshot's saved VM state instead of its disk
     #[arg(long)]
     vm_state: bool,
@@ -74,6 +93,10 @@ const DOING: &str = "exporting";
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let format = Format::named(&arguments.format)?;
     check(arguments, format)?;
+    if arguments.dry_run {
+        let system = context.open()?;
+        return plan::plan(arguments, format, &system).map(Answer::of);
+    }
     let to_stdout = arguments.file == Path::new("-");
     if to_stdout && context.json {
         return Err(Error::invalid(
@@ -81,22 +104,38 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
             "the image and --json both want standard output",
         ));
     }
+    if to_stdout && (arguments.checksums || arguments.verify && format == Format::Raw) {
+        let why = "what goes to standard output is neither read back nor told of there";
+        return Err(Error::invalid(DOING, why).hint("export to a file"));
+    }
     if to_stdout && std::io::stdout().is_terminal() {
         return Err(Error::invalid(DOING, "standard output is a terminal")
             .hint("give a file, or pipe the image to a program"));
     }
     let _line = context.watch("export");
-    if to_stdout {
-        let mut out = std::io::stdout().lock();
-        export(
-            arguments,
-            Output::Stream(&mut out),
-            &context.open()?,
-            context,
-        )?;
-        return Ok(Answer::Raw(Vec::new()));
+    match (to_stdout, format) {
+        (false, _) => call(arguments, &arguments.file, format, context).map(Answer::of),
+        (true, Format::Raw) => {
+            let mut out = std::io::stdout().lock();
+            let (output, system) = (Output::Stream(&mut out), context.open()?);
+            export(arguments, output, &system, context)?;
+            Ok(Answer::Raw(Vec::new()))
+        }
+        (true, _) => by_file(arguments, format, context),
     }
-    call(arguments, format, context).map(Answer::of)
+}
+
+/// To standard output by way of a temporary file: such an image is not written from its start to its end.
+fn by_file(arguments: &Arguments, format: Format, context: &Context) -> Result<Answer> {
+    let failed = |e| Error::io("writing the image to standard output", e);
+    let folder = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", e))?;
+    let path = folder.path().join("image");
+    call(arguments, &path, format, context)?;
+    let mut image = std::fs::File::open(&path).map_err(failed)?;
+    let mut out = std::io::stdout().lock();
+    std::io::copy(&mut image, &mut out).map_err(failed)?;
+    out.flush().map_err(failed)?;
+    Ok(Answer::Raw(Vec::new()))
 }
 
 /// Refuses what the format cannot do.
@@ -115,50 +154,43 @@ fn check(arguments: &Arguments, format: Format) -> Result<()> {
             return unsupported(why, "add --format qcow2");
         }
     }
-    if format != Format::Raw {
-        if arguments.vm_state {
-            return Err(Error::invalid(
-                DOING,
-                "VM state has no format: it is written as it is",
-            ));
+    if format != Format::Raw && arguments.vm_state {
+        let why = "VM state has no format: it is written as it is";
+        return Err(Error::invalid(DOING, why));
+    }
+    match (format, &arguments.secret_file) {
+        (Format::Foreign("luks"), None) => {
+            let why = "a luks image needs a passphrase".to_owned();
+            unsupported(why, "name a file with it: --secret-file FILE")
         }
-        if arguments.file == Path::new("-") {
-            let why = format!("a {format} image is not written from its start to its end");
-            return unsupported(why, "name a file; raw images go to standard output");
+        (Format::Foreign("luks"), Some(_)) | (_, None) => Ok(()),
+        (_, Some(_)) => {
+            let why = format!("no {format} image is written encrypted");
+            unsupported(why, "--secret-file is for --format luks")
         }
     }
-    Ok(())
 }
 
-fn call(arguments: &Arguments, format: Format, context: &Context) -> Result<Exported> {
+fn call(arguments: &Arguments, file: &Path, format: Format, context: &Context) -> Result<Exported> {
     let since = Instant::now();
     let system = context.open()?;
-    let (written, kept) = match format {
-        Format::Raw => {
-            let done = export(arguments, Output::File(&arguments.file), &system, context)?;
-            let written = context.progress.bytes_done.load(Ordering::Relaxed);
-            (written, vec![present(arguments, done.content)])
-        }
-        Format::Qcow2 => {
-            settle(arguments, &system, context)?;
-            qcow2(arguments, &system, context)?
-        }
-        Format::Foreign(name) => {
-            settle(arguments, &system, context)?;
-            foreign(arguments, name, &system)?
-        }
-    };
+    let (written, kept, left_out) = write(arguments, file, format, &system, context)?;
     if arguments.verify {
         let options = stillpoint_migrate::Options {
             format: Some(format),
             snapshots: Wanted::All,
             chain: ChainMode::Flatten,
             gate: Gate::closed(),
-            secret: None,
+            secret: arguments.secret_file.clone(),
         };
-        let opened = stillpoint_migrate::open(&RealDisk, &arguments.file, &options)?;
+        let opened = stillpoint_migrate::open(&RealDisk, file, &options)?;
         system.compare_history(&kept, &*opened.history, &context.progress)?;
     }
+    let checksums = if arguments.checksums {
+        checksums(&system, &kept, &context.progress)?
+    } else {
+        Vec::new()
+    };
     let (present, snapshots) = kept
         .split_last()
         .ok_or_else(|| Error::invalid(DOING, "nothing"))?;
@@ -175,8 +207,36 @@ fn call(arguments: &Arguments, format: Format, context: &Context) -> Result<Expo
         size_bytes: present.disk.size,
         written_bytes: written,
         verified: arguments.verify,
+        checksums,
+        left_out,
         seconds: since.elapsed().as_secs_f64(),
     })
+}
+
+/// Writes the image: bytes of the file, the states in it, and what is not.
+fn write(
+    arguments: &Arguments,
+    file: &Path,
+    format: Format,
+    system: &System,
+    context: &Context,
+) -> Result<(u64, Vec<Kept>, Vec<LeftOut>)> {
+    if format == Format::Raw {
+        let done = export(arguments, Output::File(file), system, context)?;
+        let written = context.progress.bytes_done.load(Ordering::Relaxed);
+        let kept = vec![present(arguments, done.content)];
+        return Ok((written, kept, Vec::new()));
+    }
+    settle(arguments, system, context)?;
+    let (kept, records) = wanted(arguments, system)?;
+    let active = kept.last().map(|present| present.disk);
+    let active = active.ok_or_else(|| Error::invalid(DOING, "nothing"))?;
+    let written = match format {
+        Format::Foreign(name) => foreign(arguments, file, name, active, system)?,
+        _ => qcow2(arguments, file, (active, &records), system, context)?,
+    };
+    let left_out = plan::left_out(arguments, format, system, &records)?;
+    Ok((written, kept, left_out))
 }
 
 /// A volume is exported as it is now: what was written to it is stored first, by the server that has it open if there is one.
@@ -208,14 +268,31 @@ fn present(arguments: &Arguments, disk: Content) -> Kept {
     }
 }
 
-/// Bytes of the file, and what is in it.
-fn qcow2(arguments: &Arguments, system: &System, context: &Context) -> Result<(u64, Vec<Kept>)> {
+/// The states that go out, the exported one last, and the snapshots among them.
+fn wanted(arguments: &Arguments, system: &System) -> Result<(Vec<Kept>, Vec<SnapshotRecord>)> {
     let which = match &arguments.snapshots[..] {
         [] => Which::None,
         [one] if one == "all" => Which::All,
         names => Which::Named(names),
     };
     let (active, records) = system.states(&arguments.target, which)?;
+    let kept = records.iter().map(|r| Kept {
+        name: stillpoint_api::text(&r.name),
+        disk: r.content,
+        vm_state: r.vm_state,
+    });
+    let kept = kept.chain([present(arguments, active)]).collect();
+    Ok((kept, records))
+}
+
+/// Bytes of the file.
+fn qcow2(
+    arguments: &Arguments,
+    to: &Path,
+    (active, records): (Content, &[SnapshotRecord]),
+    system: &System,
+    context: &Context,
+) -> Result<u64> {
     let options = qcow2::write::Options {
         cluster_bits: arguments.cluster_size.trailing_zeros(),
         compression: arguments.compress.map(|compress| match compress {
@@ -229,35 +306,30 @@ fn qcow2(arguments: &Arguments, system: &System, context: &Context) -> Result<(u
     }
     let (store, progress) = (system.store(), &context.progress);
     let mut file_bytes = 0;
-    system.write_new(&arguments.file, &mut |file, _| {
-        let done = write_qcow2(store, active, &records, file, &options, progress)?;
+    system.write_new(to, &mut |file, _| {
+        let done = write_qcow2(store, active, records, file, &options, progress)?;
         file_bytes = done.file_bytes;
         Ok(())
     })?;
-    let kept = records.iter().map(|r| Kept {
-        name: stillpoint_api::text(&r.name),
-        disk: r.content,
-        vm_state: r.vm_state,
-    });
-    let kept = kept.chain([present(arguments, active)]).collect();
-    Ok((file_bytes, kept))
+    Ok(file_bytes)
 }
 
 /// The same through qemu-img.
-fn foreign(arguments: &Arguments, format: &str, system: &System) -> Result<(u64, Vec<Kept>)> {
-    if format == "luks" {
-        return Err(Error::new(ErrorKind::Unsupported, DOING)
-            .detail("no encrypted image is written")
-            .hint("export as raw, and encrypt with `qemu-img convert`"));
-    }
-    let (active, _) = system.states(&arguments.target, Which::None)?;
+fn foreign(
+    arguments: &Arguments,
+    to: &Path,
+    format: &str,
+    active: Content,
+    system: &System,
+) -> Result<u64> {
+    let secret = arguments.secret_file.as_deref();
     let mut file_bytes = 0;
-    system.write_new(&arguments.file, &mut |file, path| {
-        write_foreign(system.store(), active, format, path)?;
+    system.write_new(to, &mut |file, path| {
+        write_foreign(system.store(), active, format, secret, path)?;
         file_bytes = file.len()?;
         file.sync()
     })?;
-    Ok((file_bytes, vec![present(arguments, active)]))
+    Ok(file_bytes)
 }
 
 fn export(
@@ -288,7 +360,9 @@ impl Report for Exported {
             ""
         };
         format!(
-            "exported {}{with} to {}: {}, {} written in {took}{verified}\n",
+            "{}{}exported {}{with} to {}: {}, {} written in {took}{verified}\n",
+            lines_of_checksums(&self.checksums),
+            lines_of_left_out(&self.left_out),
             escape(&self.target),
             escape(&self.file),
             units::size(self.size_bytes),
@@ -312,6 +386,8 @@ mod tests {
             size_bytes: 4 << 30,
             written_bytes: 1 << 30,
             verified: false,
+            checksums: Vec::new(),
+            left_out: Vec::new(),
             seconds: 61.0,
         };
         assert_eq!(

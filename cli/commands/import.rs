@@ -1,5 +1,6 @@
 //! `still import`.
 
+use crate::commands::checksums::{checksums, lines_of_checksums, lines_of_left_out};
 use crate::commands::create::table_of;
 use crate::context::Context;
 use crate::output::escape::escape;
@@ -67,6 +68,9 @@ pub struct Arguments {
     /// Read everything back from the store afterwards and compare it with the image
     #[arg(long, conflicts_with = "dry_run")]
     verify: bool,
+    /// Say the BLAKE3 hash of every state, as b3sum does of a raw image of it
+    #[arg(long, conflicts_with = "dry_run")]
+    checksums: bool,
 }
 
 /// What becomes of a backing chain.
@@ -104,10 +108,15 @@ fn call(
         name: arguments.name.as_deref(),
     };
     let made = system.import_history(&import, &context.progress)?;
+    let kept = made.kept(&*opened.history);
     if arguments.verify {
-        let kept = made.kept(&*opened.history);
         system.compare_history(&kept, &*opened.history, &context.progress)?;
     }
+    let checksums = if arguments.checksums {
+        checksums(system, &kept, &context.progress)?
+    } else {
+        Vec::new()
+    };
     Ok(Imported {
         device: arguments.device.clone(),
         format: opened.format.to_string(),
@@ -116,6 +125,7 @@ fn call(
         head_stored_bytes: made.head_counts.stored,
         left_out: left_out(opened),
         verified: arguments.verify,
+        checksums,
         seconds: since.elapsed().as_secs_f64(),
     })
 }
@@ -192,11 +202,6 @@ fn spool(image: &Path) -> Result<Option<tempfile::NamedTempFile>> {
     Ok(Some(file))
 }
 
-fn lines_of(left_out: &[LeftOut]) -> String {
-    let line = |l: &LeftOut| format!("not carried over: {}: {}\n", l.what, escape(&l.why));
-    left_out.iter().map(line).collect()
-}
-
 impl Report for Imported {
     fn text(&self) -> String {
         let (table, _, of_snapshots) = table_of(&self.snapshots);
@@ -207,8 +212,9 @@ impl Report for Imported {
             ""
         };
         format!(
-            "{table}{}imported {} as {} in {}: {}, {} stored{verified}\n",
-            lines_of(&self.left_out),
+            "{table}{}{}imported {} as {} in {}: {}, {} stored{verified}\n",
+            lines_of_checksums(&self.checksums),
+            lines_of_left_out(&self.left_out),
             self.format,
             escape(&self.device),
             units::seconds(self.seconds),
@@ -237,7 +243,7 @@ impl Report for Planned {
         format!(
             "{}{}would import {} as {}: {} to read, the store grows by less\n",
             table.text(),
-            lines_of(&self.left_out),
+            lines_of_left_out(&self.left_out),
             self.format,
             escape(&self.device),
             units::size(self.read_bytes),

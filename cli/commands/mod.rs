@@ -1,5 +1,6 @@
 //! One verb a file: its arguments, its one call into the engine, its report as text.
 
+mod checksums;
 pub mod completions;
 pub mod create;
 pub mod delete;

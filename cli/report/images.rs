@@ -20,8 +20,21 @@ pub struct Imported {
     pub left_out: Vec<LeftOut>,
     /// True when everything was read back and was the same.
     pub verified: bool,
+    /// One a state, the present one last, if they were asked for.
+    pub checksums: Vec<Checksum>,
     /// How long it took.
     pub seconds: f64,
+}
+
+/// BLAKE3 of what a state holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Checksum {
+    /// Name of the snapshot, or what else the state is.
+    pub state: String,
+    /// Of its disk, as `b3sum` has it of a raw image.
+    pub blake3: String,
+    /// Of its VM state.
+    pub vm_state_blake3: Option<String>,
 }
 
 /// What was not carried over.
@@ -80,6 +93,38 @@ pub struct Exported {
     pub written_bytes: u64,
     /// True when the file was read back and was the same.
     pub verified: bool,
+    /// One a state, the exported one last, if they were asked for.
+    pub checksums: Vec<Checksum>,
+    /// What the store has and the image does not.
+    pub left_out: Vec<LeftOut>,
     /// How long it took.
     pub seconds: f64,
+}
+
+/// `export --dry-run`.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedExport {
+    /// Device or snapshot.
+    pub target: String,
+    /// Format of the image.
+    pub format: String,
+    /// States that would be in it; the exported one is the last.
+    pub states: Vec<PlannedExportState>,
+    /// Bytes of data and VM state, before compression.
+    pub data_bytes: u64,
+    /// What the store has and the image would not.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A state that would go out.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedExportState {
+    /// Name of the snapshot, or the target.
+    pub name: String,
+    /// Size of its disk.
+    pub size_bytes: u64,
+    /// Of it, data that is not the same in the state before.
+    pub data_bytes: u64,
+    /// Size of its VM state.
+    pub vm_state_bytes: u64,
 }

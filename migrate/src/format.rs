@@ -16,10 +16,19 @@ pub enum Format {
 }
 
 /// What qemu-img calls the formats that are read through it.
-const FOREIGN: [&str; 7] = ["vmdk", "vhdx", "vpc", "vdi", "qed", "parallels", "luks"];
+const FOREIGN: [&str; 8] = [
+    "vmdk",
+    "vhdx",
+    "vpc",
+    "vdi",
+    "qed",
+    "parallels",
+    "luks",
+    "qcow",
+];
 
 /// Where a format has its magic, the magic, and its name.
-const MAGICS: [(usize, &[u8], &str); 11] = [
+const MAGICS: [(usize, &[u8], &str); 12] = [
     (0, b"KDMV", "vmdk"),
     (0, b"COWD", "vmdk"),
     (0, b"# Disk DescriptorFile", "vmdk"),
@@ -31,6 +40,8 @@ const MAGICS: [(usize, &[u8], &str); 11] = [
     (64, b"\x7f\x10\xda\xbe", "vdi"),
     (0, b"WithoutFreeSpace", "parallels"),
     (0, b"WithouFreSpacExt", "parallels"),
+    // The first version is a format of its own.
+    (0, b"QFI\xfb\0\0\0\x01", "qcow"),
     (0, b"QFI\xfb", "qcow2"),
 ];
 
@@ -109,6 +120,7 @@ mod tests {
             "qed",
             "parallels",
             "luks",
+            "qcow",
         ] {
             assert_eq!(Format::named(name).unwrap().to_string(), name);
         }

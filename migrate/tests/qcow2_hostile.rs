@@ -400,3 +400,69 @@ fn no_random_damage_panics_or_takes_long() {
     }
     assert!(fine > 100 && bad > 100, "{fine} fine, {bad} refused");
 }
+
+/// `count` snapshots, each with an L1 table of 32 MiB that is a hole but for its last entry: L2 tables of nothing but holes.
+fn nearly_nothing(path: &Path, count: u64) {
+    const ENTRIES: u64 = 1 << 22;
+    const SPAN: u64 = CLUSTER * CLUSTER / 8;
+    let snapshot = |n: u64, l1: u64| {
+        let id = (n + 1).to_string();
+        let mut entry = Vec::new();
+        entry.extend(l1.to_be_bytes());
+        entry.extend((ENTRIES as u32).to_be_bytes());
+        entry.extend([0, id.len() as u8, 0, 1]);
+        entry.extend([0; 20]);
+        entry.extend(16_u32.to_be_bytes());
+        entry.extend([0; 8]);
+        entry.extend((ENTRIES * SPAN).to_be_bytes());
+        entry.extend(id.bytes());
+        entry.push(b'n');
+        entry.resize(entry.len().next_multiple_of(8), 0);
+        entry
+    };
+    let table_at = 3 * CLUSTER;
+    let bytes: u64 = (0..count).map(|n| snapshot(n, 0).len() as u64).sum();
+    let tables = (table_at + bytes).next_multiple_of(4096);
+    let l1 = |n: u64| tables + n * ENTRIES * 8;
+    let l2 = |n: u64| l1(count) + n * 4096;
+    let file = std::fs::File::create(path).unwrap();
+    let put = |at: u64, bytes: &[u8]| {
+        std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).unwrap();
+    };
+    let mut header = good(&options())[..112].to_vec();
+    header[24..32].copy_from_slice(&SPAN.to_be_bytes());
+    header[36..40].copy_from_slice(&1_u32.to_be_bytes());
+    header[40..48].copy_from_slice(&CLUSTER.to_be_bytes());
+    header[48..56].copy_from_slice(&(2 * CLUSTER).to_be_bytes());
+    header[60..64].copy_from_slice(&(count as u32).to_be_bytes());
+    header[64..72].copy_from_slice(&table_at.to_be_bytes());
+    put(0, &header);
+    let table: Vec<u8> = (0..count).flat_map(|n| snapshot(n, l1(n))).collect();
+    put(table_at, &table);
+    for n in 0..count {
+        put(l1(n + 1) - 8, &l2(n).to_be_bytes());
+    }
+    file.set_len(l2(count)).unwrap();
+}
+
+#[test]
+fn memory_is_bounded_by_what_the_file_takes_and_not_by_its_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a");
+    // 97 GiB, of which 13 MiB are there.
+    nearly_nothing(&path, 3000);
+    let disk = stillpoint_store::disk::real::RealDisk;
+    let image = Image::open(&disk, &path, &Gate::closed()).unwrap();
+    let states: Vec<State> = (0..3000).map(|n| image.snapshot(n).unwrap()).collect();
+    let mut steps = 0;
+    for pair in states.windows(2) {
+        steps += pair[1].map(0..u64::MAX).count();
+        steps += pair[1].changes(&pair[0]).unwrap().count();
+    }
+    assert!(steps < 4 * 3000, "{steps} steps");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|l| l.trim().strip_suffix(" kB"));
+    let peak: u64 = peak.unwrap().parse().unwrap();
+    assert!(peak < 500 << 10, "{peak} KiB");
+}

@@ -1,12 +1,15 @@
 //! Images out: our NBD server over a view of the store, and qemu-img, which writes what it reads there.
 
+use super::layers::SECRET;
 use super::program::{path_text, run};
+use super::read::objects;
 use super::relay::{answer, relay};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use stillpoint_nbd::Named;
 use stillpoint_nbd::server::{Options, Server};
+use stillpoint_store::disk::real::RealDisk;
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::store::Store;
 use stillpoint_store::{Error, Result};
@@ -16,9 +19,15 @@ const CACHE_BYTES: usize = 96 << 20;
 /// Threads that read the view.
 const READERS: usize = 4;
 
-/// Writes a disk of the store to the file `to`, which is there and empty, in a format that qemu-img calls `format`. The caller
-/// makes it durable.
-pub fn write_foreign(store: &Store, disk: Content, format: &str, to: &Path) -> Result<()> {
+/// Writes a disk of the store to the file `to`, which is there and empty, in a format that qemu-img calls `format`; luks with
+/// the passphrase in the file `secret`. The caller makes it durable.
+pub fn write_foreign(
+    store: &Store,
+    disk: Content,
+    format: &str,
+    secret: Option<&Path>,
+    to: &Path,
+) -> Result<()> {
     let failed = |e| Error::io("serving the disk to qemu-img", e);
     let view = store.view(disk, CACHE_BYTES)?;
     let folder = tempfile::tempdir().map_err(failed)?;
@@ -33,6 +42,10 @@ pub fn write_foreign(store: &Store, disk: Content, format: &str, to: &Path) -> R
     // A file without a protocol, whatever is in its name.
     let target = format!("file:{}", path_text(to)?);
     let mut arguments = vec!["convert".to_owned(), "-O".to_owned(), format.to_owned()];
+    arguments.extend(objects(&RealDisk, secret)?);
+    if format == "luks" {
+        arguments.extend(["-o".to_owned(), format!("key-secret={SECRET}")]);
+    }
     if format == "vpc" {
         // Else the disk grows to what cylinders and heads can say.
         arguments.extend(["-o".to_owned(), "force_size=on".to_owned()]);

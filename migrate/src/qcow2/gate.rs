@@ -112,7 +112,7 @@ impl Gate {
         Err(Error::invalid("opening the backing chain of", why)
             .at(image.display())
             .hint(format!(
-                "allow {} if the image is to be trusted with it",
+                "allow it with --allow-backing {} if the image is to be trusted with it",
                 real.display()
             )))
     }

@@ -6,6 +6,7 @@ use super::decoded::Decoded;
 use super::entry::{COPIED, Kind, L2Entry, Rules};
 use super::geometry::Geometry;
 use super::header::{Extent, Header};
+use super::l1::L1;
 use super::snapshot::TABLE_BYTES_MAX;
 use super::{Bitmap, Snapshot, bitmap};
 use std::cell::RefCell;
@@ -215,73 +216,48 @@ impl Layer {
     }
 
     /// An L1 table without flags, and with the bounds of its entries checked.
-    pub(super) fn read_l1(&self, at: Extent) -> Result<Vec<u64>> {
+    pub(super) fn read_l1(&self, at: Extent) -> Result<L1> {
         const DOING: &str = "reading an L1 table of";
-        let bytes = read_table(&*self.file, self.len, at.offset, at.count * 8, DOING)
-            .map_err(|e| e.at(&self.path))?;
-        let mut entries: Vec<u64> = be64s(&bytes)
-            .map(|e| e & super::entry::OFFSET_MASK)
-            .collect();
+        let table = L1::read(&*self.file, self.len, at, DOING).map_err(|e| e.at(&self.path))?;
         let cluster = self.geometry().cluster_bytes();
-        let mut used: Vec<u64> = entries.iter().copied().filter(|e| *e != 0).collect();
+        let mut used: Vec<(u64, u64)> = table.used().map(|(i, table)| (table, i)).collect();
         used.sort_unstable();
-        let bad = |table: u64, why: &str| {
-            let i = entries.iter().position(|e| *e == table).unwrap_or(0) as u64;
+        let bad = |i: u64, table: u64, why: &str| {
             let why = format!("entry {i}, an L2 table at byte {table}, {why}");
             Error::corrupt(DOING, why)
                 .at(&self.path)
                 .offset(at.offset + i * 8)
         };
-        for (i, table) in used.iter().copied().enumerate() {
+        for (n, (table, i)) in used.iter().copied().enumerate() {
             if !self.geometry().is_aligned(table) {
-                return Err(bad(table, "is not at a cluster's boundary"));
+                return Err(bad(i, table, "is not at a cluster's boundary"));
             }
             if table + cluster > self.len {
-                return Err(bad(table, "ends past the end of the file"));
+                return Err(bad(i, table, "ends past the end of the file"));
             }
             // One file could otherwise claim more metadata than it has bytes.
-            if i > 0 && used[i - 1] == table {
-                return Err(bad(table, "is there twice"));
+            if n > 0 && used[n - 1].0 == table {
+                return Err(bad(i, table, "is there twice"));
             }
         }
-        // What ends with empty entries needs no memory for them.
-        let last = entries.iter().rposition(|e| *e != 0).map_or(0, |i| i + 1);
-        entries.truncate(last);
-        entries.shrink_to_fit();
-        Ok(entries)
+        Ok(table)
     }
 
-    /// The L2 table at `offset`, which `read_l1` checked.
-    pub(super) fn read_l2(&self, offset: u64) -> Result<Table> {
+    /// The L2 table at `offset`, which `read_l1` checked. `None` for one that is a hole in the file: many fit into few bytes.
+    pub(super) fn read_l2(&self, offset: u64) -> Result<Option<Table>> {
         let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = cache().tables.get(&offset) {
-            return Ok(table.clone());
+            return Ok(Some(table.clone()));
         }
         let cluster = self.geometry().cluster_bytes();
-        let bytes = read_table(
-            &*self.file,
-            self.len,
-            offset,
-            cluster,
-            "reading an L2 table of",
-        )
-        .map_err(|e| e.at(&self.path))?;
-        // The flag says that a cluster is at offset 0 of a data file; elsewhere it would only make equal entries differ.
-        let ignored = if self.data.is_some() { 0 } else { COPIED };
-        let words: Vec<u64> = be64s(&bytes).collect();
-        let entry = |word: u64, bitmap| L2Entry {
-            word: word & !ignored,
-            bitmap,
-        };
-        let table: Table = if self.geometry().extended() {
-            let (pairs, _rest) = words.as_chunks::<2>();
-            pairs
-                .iter()
-                .map(|[word, bits]| entry(*word, *bits))
-                .collect()
-        } else {
-            words.iter().map(|word| entry(*word, 0)).collect()
-        };
+        let found = self.file.extent(offset)?;
+        if !found.data && found.end >= offset + cluster {
+            return Ok(None);
+        }
+        let doing = "reading an L2 table of";
+        let bytes = read_table(&*self.file, self.len, offset, cluster, doing)
+            .map_err(|e| e.at(&self.path))?;
+        let table = self.decode_l2(&bytes);
         let mut cache = cache();
         if cache.tables.insert(offset, table.clone()).is_none() {
             cache.order.push_back(offset);
@@ -291,7 +267,26 @@ impl Layer {
                 cache.tables.remove(&oldest);
             }
         }
-        Ok(table)
+        Ok(Some(table))
+    }
+
+    fn decode_l2(&self, bytes: &[u8]) -> Table {
+        // The flag says that a cluster is at offset 0 of a data file; elsewhere it would only make equal entries differ.
+        let ignored = if self.data.is_some() { 0 } else { COPIED };
+        let words: Vec<u64> = be64s(bytes).collect();
+        let entry = |word: u64, bitmap| L2Entry {
+            word: word & !ignored,
+            bitmap,
+        };
+        if self.geometry().extended() {
+            let (pairs, _rest) = words.as_chunks::<2>();
+            pairs
+                .iter()
+                .map(|[word, bits]| entry(*word, *bits))
+                .collect()
+        } else {
+            words.iter().map(|word| entry(*word, 0)).collect()
+        }
     }
 
     /// Plain bytes of clusters, from the data file where there is one; zeros past its end.

@@ -68,9 +68,7 @@ impl Map {
         let span = rules.geometry.table_span();
         let cluster = rules.geometry.cluster_bytes();
         let slot = self.at / span;
-        let (kind, len) = if slot >= self.state.used_slots() {
-            (Kind::Unallocated, u64::MAX)
-        } else if let Some(table) = self.state.table(slot)? {
+        let (kind, len) = if let Some(table) = self.state.table(slot)? {
             let within = self.at % span;
             let entry = table[(within / cluster) as usize];
             let found = entry.kind(within % cluster, rules).and_then(|found| {
@@ -85,7 +83,9 @@ impl Map {
                 Error::corrupt("reading an L2 table of", why).at(self.state.layer().path())
             })?
         } else {
-            (Kind::Unallocated, (slot + 1) * span - self.at)
+            let next = self.state.next_used(slot + 1);
+            let next = next.map_or(u64::MAX, |slot| slot * span);
+            (Kind::Unallocated, next - self.at)
         };
         let mapped = Mapped {
             start: self.at - self.base,

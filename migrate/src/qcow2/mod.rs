@@ -3,7 +3,7 @@
 //! ```text
 //! bytes geometry entry codec        vocabulary, pure
 //! header snapshot bitmap            structures of a file
-//! decoded layer state map           one open file, one state of it, where its bytes are
+//! decoded l1 layer state map        one open file, one state of it, where its bytes are
 //! gate chain                        which other files may be opened, and the chain of them
 //! write                             images out
 //! copy                              an image as what the writer takes
@@ -25,6 +25,7 @@ mod gate;
 mod geometry;
 mod header;
 mod history;
+mod l1;
 mod layer;
 mod map;
 mod snapshot;

@@ -1,6 +1,7 @@
 //! One state of an image: the active one or a snapshot's, with its disk and its VM state.
 
-use super::entry::{L2Entry, OFFSET_MASK};
+use super::entry::L2Entry;
+use super::l1::L1;
 use super::layer::Table;
 use super::{Kind, Layer, Map, Snapshot};
 use std::io;
@@ -12,7 +13,7 @@ use stillpoint_store::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct State {
     layer: Arc<Layer>,
-    l1: Arc<[u64]>,
+    l1: Arc<L1>,
     size: u64,
     /// Where the VM state is, in the guest's address space: behind the disk, at the boundary of an L1 entry.
     vm: Range<u64>,
@@ -99,12 +100,11 @@ impl State {
     /// so that each is read once. Says which of several is nearest, nothing else.
     pub(super) fn distance(&self, other: &Self, samples: usize) -> Result<u64> {
         const ENTRY: u64 = 1 << 24;
-        let slots = self.used_slots().max(other.used_slots());
-        let differs = |slot: &u64| self.table_offset(*slot) != other.table_offset(*slot);
-        let mut distance = (0..slots).filter(differs).count() as u64;
-        let used: Vec<u64> = (0..self.used_slots())
-            .filter(|slot| self.table_offset(*slot) != 0)
-            .collect();
+        let differs = |slot: &u64| self.l1.get(*slot) != other.l1.get(*slot);
+        let used: Vec<u64> = self.l1.used().map(|(slot, _)| slot).collect();
+        let only_there = other.l1.used().map(|(slot, _)| slot);
+        let only_there = only_there.filter(|slot| self.l1.get(*slot) == 0).count();
+        let mut distance = (used.iter().copied().filter(differs).count() + only_there) as u64;
         let step = used.len().div_ceil(samples.max(1)).max(1);
         for slot in used.iter().step_by(step).copied().filter(differs) {
             let entries = match (self.table(slot)?, other.table(slot)?) {
@@ -116,25 +116,17 @@ impl State {
         Ok(distance)
     }
 
-    /// The L2 table that maps `offset`; `None` where nothing is allocated.
+    /// The L2 table of a slot of the L1 table; `None` where nothing is allocated.
     pub(super) fn table(&self, slot: u64) -> Result<Option<Table>> {
-        match self.table_offset(slot) {
+        match self.l1.get(slot) {
             0 => Ok(None),
-            offset => self.layer.read_l2(offset).map(Some),
+            offset => self.layer.read_l2(offset),
         }
     }
 
-    /// 0: none.
-    fn table_offset(&self, slot: u64) -> u64 {
-        let entry = usize::try_from(slot)
-            .ok()
-            .and_then(|slot| self.l1.get(slot));
-        entry.map_or(0, |entry| entry & OFFSET_MASK)
-    }
-
-    /// L1 entries up to the last that is used.
-    pub(super) fn used_slots(&self) -> u64 {
-        self.l1.len() as u64
+    /// The first slot from `slot` on that has an L2 table.
+    pub(super) fn next_used(&self, slot: u64) -> Option<u64> {
+        self.l1.next_used(slot)
     }
 }
 
@@ -254,7 +246,13 @@ impl Changes {
         let slot = at / span;
         // The last cluster that both have may be a whole one in one of them only.
         let end = ((slot + 1) * span).min(both);
-        if self.new.table_offset(slot) == self.old.table_offset(slot) {
+        let (new, old) = (self.new.l1.get(slot), self.old.l1.get(slot));
+        if new == 0 && old == 0 {
+            let next = [&self.new, &self.old].map(|state| state.next_used(slot));
+            let next = next.into_iter().flatten().min();
+            return Ok((next.map_or(both, |slot| (slot * span).min(both)), false));
+        }
+        if new == old {
             return Ok((end, false));
         }
         let (new, old) = (self.new.table(slot)?, self.old.table(slot)?);
