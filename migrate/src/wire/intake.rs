@@ -433,15 +433,30 @@ impl<'a> Intake<'a> {
 
     /// One durable entry with all snapshots, unless something is missing.
     pub fn finish(mut self) -> Result<Finished> {
+        match self.commit() {
+            Ok(Some(outcome)) => Ok(Finished::Done(outcome)),
+            Ok(None) => {
+                let hashes = std::mem::take(&mut self.missing).into_iter().collect();
+                let count = self.missing_count;
+                self.taker.keep()?;
+                Ok(Finished::Lacking { hashes, count })
+            }
+            Err(e) => {
+                // What made it fail is what the caller is to hear.
+                self.keep().unwrap_or_default();
+                Err(e)
+            }
+        }
+    }
+
+    /// `None` where something is missing.
+    fn commit(&mut self) -> Result<Option<Outcome>> {
         if self.open.is_some() {
             return Err(Error::corrupt(DOING, "it ends in the middle of contents"));
         }
         self.check_renames()?;
         if self.missing_count > 0 {
-            let hashes = std::mem::take(&mut self.missing).into_iter().collect();
-            let count = self.missing_count;
-            self.taker.keep()?;
-            return Ok(Finished::Lacking { hashes, count });
+            return Ok(None);
         }
         self.check_contents()?;
         let catalog = self.store.catalog();
@@ -449,8 +464,8 @@ impl<'a> Intake<'a> {
         let mut draft = self.draft();
         let mut outcome = Outcome::default();
         if draft.ops(&catalog, &mut outcome)?.is_empty() {
-            self.taker.discard()?;
-            return Ok(Finished::Done(outcome));
+            self.taker.end()?;
+            return Ok(Some(outcome));
         }
         let fresh: Vec<SnapshotRecord> = self.records.iter().filter(new).cloned().collect();
         self.taker.commit(&fresh, &mut |catalog| {
@@ -459,7 +474,7 @@ impl<'a> Intake<'a> {
         })?;
         outcome.clusters = self.clusters;
         outcome.stored_bytes = self.taker.stored_bytes();
-        Ok(Finished::Done(outcome))
+        Ok(Some(outcome))
     }
 
     /// All that is to count is here, in the size that it says. Also what is here already, since that may go meanwhile.

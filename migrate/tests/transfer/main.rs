@@ -5,4 +5,5 @@
 mod bundle;
 mod host;
 mod hostile;
+mod mutated;
 mod sync;

@@ -206,6 +206,11 @@ impl Writer<'_> {
 
     /// Gives up: publishes what is durable, so that the next try finds it, and closes the session.
     pub fn abandon(mut self) -> Result<()> {
+        self.close()
+    }
+
+    /// The same of one that may still be asked what it stored.
+    pub(super) fn close(&mut self) -> Result<()> {
         while !self.flights.is_empty() {
             self.land()?;
         }

@@ -330,9 +330,14 @@ impl<'a> Taker<'a> {
 
     /// Gives up; what arrived is published, so that the next try finds it unless a gc comes first.
     pub fn keep(mut self) -> Result<()> {
+        self.end()
+    }
+
+    /// There was nothing to put: publishes what arrived all the same, and closes the session.
+    pub fn end(&mut self) -> Result<()> {
         self.end_frames()?;
         self.writer.flush()?;
-        self.writer.abandon()
+        self.writer.close()
     }
 
     /// Gives up and leaves nothing.
