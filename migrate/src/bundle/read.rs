@@ -54,9 +54,7 @@ pub fn receive<R: Read + Send + 'static>(
     let (got, next): (_, Receiver<Result<Got>>) = sync_channel(AHEAD);
     ahead::start(incoming, store.geometry().cluster_bytes, got)?;
     if let Err(e) = take_all(&next, &mut intake, progress) {
-        // What made it fail is what the caller is to hear.
-        intake.keep().unwrap_or_default();
-        return Err(e);
+        return Err(intake.give_up(e));
     }
     Ok(match intake.finish()? {
         Finished::Done(outcome) => Received::Whole(outcome),

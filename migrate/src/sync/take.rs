@@ -80,9 +80,7 @@ fn take_with<R: Read + Send + 'static>(
     };
     let begun = begin(store, from, got);
     if let Err(e) = begun.and_then(|()| taking.run(store, &next, &mut intake)) {
-        // What made it fail is what the caller is to hear.
-        intake.keep().unwrap_or_default();
-        return Err(e);
+        return Err(intake.give_up(e));
     }
     let outcome = if intake.is_dry_run() {
         intake.dry(taking.told.clusters)?

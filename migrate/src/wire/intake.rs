@@ -173,7 +173,7 @@ impl<'a> Intake<'a> {
         let root = base.content.root;
         if self.store.catalog().reachable(&root) {
             self.rely_on(root);
-            return self.taker.check_size(base.content);
+            return Ok(());
         }
         if self.begun.reachable(&root) {
             let why = format!("{} was deleted here meanwhile", base.name);
@@ -271,6 +271,9 @@ impl<'a> Intake<'a> {
             ));
         }
         self.check_renames()?;
+        if !self.is_dry_run() {
+            self.taker.claim()?;
+        }
         // LIMIT: so there are no more contents than snapshots and heads.
         if !self.untold.remove(&step.content.root) {
             let why = "contents come that nothing has, or twice";
@@ -441,11 +444,7 @@ impl<'a> Intake<'a> {
                 self.taker.keep()?;
                 Ok(Finished::Lacking { hashes, count })
             }
-            Err(e) => {
-                // What made it fail is what the caller is to hear.
-                self.keep().unwrap_or_default();
-                Err(e)
-            }
+            Err(e) => Err(self.give_up(e)),
         }
     }
 
@@ -495,12 +494,17 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Gives up; what arrived is found by the next try.
-    pub fn keep(self) -> Result<()> {
-        if self.is_dry_run() {
-            return self.taker.discard();
-        }
-        self.taker.keep()
+    /// Gives up; what arrived is found by the next try. Returns the error that the caller is to hear.
+    pub fn give_up(self, error: Error) -> Error {
+        let error = self.taker.explain(error);
+        let ended = if self.is_dry_run() {
+            self.taker.discard()
+        } else {
+            self.taker.keep()
+        };
+        // What made it fail comes before what came of giving up.
+        ended.unwrap_or_default();
+        error
     }
 
     fn draft(&self) -> Draft {

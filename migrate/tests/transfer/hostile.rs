@@ -180,7 +180,16 @@ fn a_size_that_is_not_one_of_the_contents_is_refused() {
             content,
             name: "x@y".into(),
         });
-        refused_by(&to, &[base, end(0, 0, 0)], "reading a manifest");
+        let lost = Content {
+            root: Hash([9; 32]),
+            size: 4096,
+        };
+        let step = Step {
+            base: Some(content),
+            content: lost,
+        };
+        let told = [&[base], &announced(lost)[..], &[Message::Content(step)]].concat();
+        refused_by(&to, &told, "reading a manifest");
     }
     let saved = record(content);
     let vm_state = Some(Content { size: 5, ..content });

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod beside;
 mod bundle;
 mod host;
 mod hostile;

@@ -55,7 +55,7 @@ fn window(edits: &Raw) -> u32 {
 
 fn mutate(messages: &mut Vec<Raw>, dice: &mut Dice) {
     let at = |dice: &mut Dice, len: usize| dice.roll() as usize % len.max(1);
-    for _ in 0..1 + dice.roll() % 2 {
+    for _ in 0..=dice.roll() % 2 {
         let (i, j) = (at(dice, messages.len()), at(dice, messages.len()));
         match dice.roll() % 6 {
             0 => drop(messages.remove(i)),

@@ -98,14 +98,14 @@ fn sync_over(from: &Host, to: &Host, what: &Give, line: &Line) -> (Result<Report
 }
 
 #[track_caller]
-fn sync(from: &Host, to: &Host, what: &Give) -> Report {
+pub fn sync(from: &Host, to: &Host, what: &Give) -> Report {
     let (given, taken) = sync_over(from, to, what, &WHOLE);
     let taken = taken.unwrap();
     assert_eq!(given.unwrap().outcome, taken.outcome);
     taken
 }
 
-fn source() -> Host {
+pub fn source() -> Host {
     let host = Host::new(1);
     let mut bytes = disk(0..300);
     host.save("d", "one", &bytes);
@@ -371,13 +371,13 @@ fn relay(mut from: PipeReader, mut to: PipeWriter, before: &dyn Fn(u64, u8) -> b
 }
 
 /// Whether a message, by its number and kind, is passed on: to the receiver, and to the sender.
-type Relays<'a> = (
+pub type Relays<'a> = (
     &'a (dyn Fn(u64, u8) -> bool + Sync),
     &'a (dyn Fn(u64, u8) -> bool + Sync),
 );
 
 /// A sync whose messages to the receiver, or to the sender, go through `before`.
-fn sync_relayed(
+pub fn sync_relayed(
     (from, to): (&Host, &Host),
     what: &Give,
     consent: Consent,

@@ -122,6 +122,25 @@ impl<'a> Taker<'a> {
         self.writer.rely_on_root(Some(root));
     }
 
+    /// From now on what is relied on stays until the end, also where somebody deletes it.
+    pub fn claim(&mut self) -> Result<()> {
+        if self.writer.relied.roots.is_empty() {
+            return Ok(());
+        }
+        self.writer.claim()
+    }
+
+    /// What made it fail: where something that is relied on was deleted meanwhile, that.
+    pub fn explain(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Corrupt {
+            return error;
+        }
+        match self.writer.refreshed() {
+            Ok(now) if self.writer.relied.roots.iter().any(|r| !now.reachable(r)) => busy(error),
+            _ => error,
+        }
+    }
+
     /// True for each hash that the store lacks and that was not asked for before: it is asked for now.
     pub fn ask(&mut self, hashes: &[Hash]) -> Result<Vec<bool>> {
         let places = self.look_up(hashes)?;
@@ -361,10 +380,14 @@ fn sink<'w, 'a>(
 fn gone(error: Error) -> Error {
     use crate::catalog::Invalid::{PackNotLive, RootNotReachable};
     match invalid(&error) {
-        Some(PackNotLive(_) | RootNotReachable(_)) => Error::new(ErrorKind::Busy, "receiving")
-            .detail("something that was here was deleted meanwhile")
-            .source(error)
-            .hint("do it again: what has arrived is kept"),
+        Some(PackNotLive(_) | RootNotReachable(_)) => busy(error),
         _ => error,
     }
+}
+
+fn busy(error: Error) -> Error {
+    Error::new(ErrorKind::Busy, "receiving")
+        .detail("something that was here was deleted meanwhile")
+        .source(error)
+        .hint("do it again: what has arrived is kept")
 }

@@ -276,6 +276,11 @@ impl<'a> Writer<'a> {
         self.session.as_mut().ok_or_else(no_session)
     }
 
+    /// Opens the session, if it is not yet, with a claim on the roots that are relied on.
+    pub(super) fn claim(&mut self) -> Result<()> {
+        self.opened().map(drop)
+    }
+
     /// Claims packs until the session ends.
     pub(super) fn pin_packs(&mut self, packs: Vec<PackName>) -> Result<()> {
         let (store, purse) = (self.store, self.purse);
