@@ -115,6 +115,39 @@ fn summaries() -> stillpoint_store::Result<[Vec<u8>; 2]> {
     Ok([need, filter])
 }
 
+/// The bundle's disk as a sync tells it, frames behind what names them, and what a receiver without it says.
+fn syncs(bundle: &[u8]) -> stillpoint_store::Result<(Vec<u8>, Vec<u8>)> {
+    let (mut taken, mut given, mut frames) = (Vec::new(), Vec::new(), Vec::new());
+    let (_, mut messages) = Incoming::begin(bundle)?;
+    let mut out = Outgoing::begin(&mut taken, &preamble(Purpose::Sync))?;
+    loop {
+        let raw = messages.read()?;
+        if raw.kind == 10 {
+            frames.push(raw.payload);
+            continue;
+        }
+        if raw.kind == 13 {
+            for frame in &frames {
+                out.put(10, 3, frame)?;
+            }
+            let (kind, payload) = Message::WindowEnd(0).encode();
+            out.put(kind, 3, &payload)?;
+            out.put(13, 3, &raw.payload)?;
+            break;
+        }
+        out.put(raw.kind, 1, &raw.payload)?;
+    }
+    let mut out = Outgoing::begin(&mut given, &preamble(Purpose::Sync))?;
+    // Of the two changes of each window, up to three windows: as the target cuts them.
+    let wants = (0..3).map(|window| Message::Want(Want::of(window, &[true, window != 1])));
+    let have = Message::Have(Have::default());
+    for message in [have, Message::Ready].into_iter().chain(wants) {
+        let (kind, payload) = message.encode();
+        out.put(kind, 2, &payload)?;
+    }
+    Ok((taken, given))
+}
+
 /// A small bundle, summaries, and messages.
 pub fn transfers() -> io::Result<()> {
     let bundle = bundle().map_err(io::Error::other)?;
@@ -131,6 +164,10 @@ pub fn transfers() -> io::Result<()> {
             break;
         }
     }
+    let (taken, given) = syncs(&bundle).map_err(io::Error::other)?;
+    put("sync_stream", "taken", &[&[0][..], &taken].concat())?;
+    put("sync_stream", "taken-again", &[&[1][..], &taken].concat())?;
+    put("sync_stream", "given", &[&[3][..], &given].concat())?;
     let want = Message::Want(Want::of(1, &[true, false, true]));
     let have = Message::Have(Have {
         snapshots: vec![Uid([1; 16])],

@@ -1,6 +1,8 @@
 //! Each stored structure put together by hand, by the offsets that `store/FORMAT.md` gives, and compared with what the
 //! program writes. Whoever changes the one without the other is stopped here.
 
+mod transfers;
+
 use super::{files, fixture};
 use stillpoint_api::store::catalog::{Catalog, Rules};
 use stillpoint_api::store::codec::encode_frame;

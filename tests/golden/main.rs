@@ -2,7 +2,7 @@
 //! structure as `store/FORMAT.md` draws them, put together here by hand.
 //!
 //! `STILL_REGENERATE_FIXTURES=1 cargo test --test golden` writes the files anew. That is allowed only because 0.1.0 is not
-//! tagged: from then on `tests/fixtures/v1` never changes, and this sentence and the code behind it go.
+//! tagged: from then on `tests/fixtures` never changes, and this sentence and the code behind it go.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 
 mod bytes;
 mod generate;
+mod transfers;
 mod versions;
 
 use generate::{STORED, a, b, generate};

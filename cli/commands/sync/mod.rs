@@ -13,11 +13,12 @@ use crate::report::transfer::Synced;
 use clap::Args;
 use peer::Remote;
 use place::Place;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 use stillpoint_api::System;
-use stillpoint_migrate::sync::{self, Give};
+use stillpoint_migrate::sync::{self, Give, Take};
+use stillpoint_migrate::wire::Consent;
+use stillpoint_migrate::wire::message::Plan;
 use stillpoint_store::progress::Progress;
 use stillpoint_store::{Error, ErrorKind, Result};
 
@@ -68,18 +69,25 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
         dry_run: arguments.dry_run,
         window_max: None,
     };
+    let plan = Plan {
+        mirror: give.mirror,
+        dry_run: give.dry_run,
+    };
     if give.mirror && give.targets.iter().any(|target| target.contains('@')) {
         return Err(Error::invalid(
             "syncing",
             "--mirror is for devices as a whole, not for single snapshots",
         ));
     }
-    let renames: BTreeMap<String, String> = arguments.renames.iter().cloned().collect();
+    let take = Take {
+        renames: arguments.renames.iter().cloned().collect(),
+        consent: Consent::Only(plan),
+    };
     let done = match (&source, &destination) {
-        (Place::Here(from), Place::Here(to)) => here(from, to, &give, renames, context),
+        (Place::Here(from), Place::Here(to)) => here(from, to, &give, take, context),
         (Place::Here(from), Place::There { host, path }) => {
             let system = context.open_at(from)?;
-            let words = peer::take_words(&renames);
+            let words = peer::take_words(&take.renames);
             let (remote, out, back) = Remote::start(host, path, &words)?;
             let sent = sync::give(system.store(), &give, out, back, &context.progress);
             remote.end(sent)
@@ -88,7 +96,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
             let system = context.open_at(to)?;
             let words = peer::give_words(&give);
             let (remote, out, back) = Remote::start(host, path, &words)?;
-            let taken = sync::take(system.store(), renames, out, back, &context.progress);
+            let taken = sync::take(system.store(), take, out, back, &context.progress);
             remote.end(taken)
         }
         (Place::There { .. }, Place::There { .. }) => Err(Error::invalid(
@@ -118,7 +126,7 @@ fn here(
     from: &Path,
     to: &Path,
     give: &Give,
-    renames: BTreeMap<String, String>,
+    take: Take,
     context: &Context,
 ) -> Result<sync::Report> {
     let (source, destination) = (context.open_at(from)?, context.open_at(to)?);
@@ -131,7 +139,7 @@ fn here(
     let taking = |system: &System| {
         // Only one of the two counts for the screen.
         let idle = Progress::default();
-        sync::take(system.store(), renames, frames, asks, &idle)
+        sync::take(system.store(), take, frames, asks, &idle)
     };
     std::thread::scope(|scope| {
         let taker = scope.spawn(|| taking(&destination));

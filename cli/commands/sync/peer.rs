@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use stillpoint_migrate::sync::{self, Give, Report};
+use stillpoint_migrate::sync::{self, Give, Report, Take};
+use stillpoint_migrate::wire::Consent;
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Which end this is.
@@ -72,8 +73,11 @@ pub fn run(verb: &Verb, context: &Context) -> Result<Answer> {
     let to = dup(std::io::stdout().as_fd()).map_err(|e| Error::io("opening standard output", e))?;
     let done = match verb {
         Verb::Take(arguments) => {
-            let renames = arguments.renames.iter().cloned().collect();
-            sync::take(system.store(), renames, from, to, &context.progress)
+            let take = Take {
+                renames: arguments.renames.iter().cloned().collect(),
+                consent: Consent::Any,
+            };
+            sync::take(system.store(), take, from, to, &context.progress)
         }
         Verb::Give(arguments) => {
             let give = Give {

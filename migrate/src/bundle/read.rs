@@ -3,7 +3,7 @@
 use crate::wire::ahead::{self, AHEAD, Got, Item};
 use crate::wire::intake::{Finished, Intake};
 use crate::wire::message::Totals;
-use crate::wire::{Incoming, Message, Outcome, Purpose, Side};
+use crate::wire::{Consent, Incoming, Message, Outcome, Purpose, Side};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -50,13 +50,11 @@ pub fn receive<R: Read + Send + 'static>(
     let (preamble, incoming) = Incoming::begin(from)?;
     preamble.expect(Purpose::Bundle)?;
     preamble.check_clusters(store.geometry(), Side::Receiver)?;
-    let mut intake = Intake::new(store, receive.renames.clone())?;
+    let mut intake = Intake::new(store, receive.renames.clone(), Consent::default())?;
     let (got, next): (_, Receiver<Result<Got>>) = sync_channel(AHEAD);
     ahead::start(incoming, store.geometry().cluster_bytes, got)?;
     if let Err(e) = take_all(&next, &mut intake, progress) {
-        // What made it fail is what the caller is to hear.
-        intake.keep().unwrap_or_default();
-        return Err(e);
+        return Err(intake.give_up(e));
     }
     Ok(match intake.finish()? {
         Finished::Done(outcome) => Received::Whole(outcome),

@@ -36,6 +36,9 @@ const FILTER_BYTES_MAX: usize = 4 << 30;
 /// LIMIT: hashes that are needed.
 const NEED_MAX: usize = crate::wire::intake::MISSING_MAX;
 
+/// LIMIT: roots of contents, beyond which no more are taken.
+const ROOTS_MAX: usize = 4 << 20;
+
 /// What a receiver has; see the module.
 #[derive(Debug, Clone)]
 pub struct Summary {
@@ -80,7 +83,11 @@ impl Summary {
                 }
                 LAST => break,
                 _ => match Message::decode(raw)? {
-                    Message::Have(have) => known.add(have),
+                    // Snapshots that are there are sent all the same: who has one passes it over.
+                    Message::Have(have) if known.roots.len() <= ROOTS_MAX => {
+                        known.roots.extend(have.roots);
+                    }
+                    Message::Have(_) => return Err(bad("it names more contents than it may")),
                     other => return Err(other.out_of_turn()),
                 },
             }
@@ -97,7 +104,7 @@ impl Summary {
         })
     }
 
-    /// Its snapshots and roots.
+    /// The roots of its contents.
     pub fn known(&self) -> &Known {
         &self.known
     }

@@ -10,6 +10,8 @@ use crate::wire::{Incoming, Message, Outcome, Outgoing, Preamble, Purpose, Side}
 use std::collections::HashMap;
 use std::io::{BufWriter, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::thread::ScopedJoinHandle;
+use stillpoint_store::catalog::Catalog;
 use stillpoint_store::codec::EncodedFrame;
 use stillpoint_store::id::Hash;
 use stillpoint_store::ops::give::{Giver, Trees};
@@ -46,8 +48,19 @@ impl From<Result<Got>> for Event {
     }
 }
 
+impl Event {
+    fn last_words(self) -> Option<LastWords> {
+        match self {
+            Self::Got(got) => last_words(got),
+            Self::Tell(..) | Self::Told(_) => None,
+        }
+    }
+}
+
 /// Events that may wait.
 const EVENTS: usize = 64;
+/// LIMIT: messages looked through for the receiver's last words; it answers each window once, so there are no more.
+const LATE_MAX: usize = 2 * EVENTS;
 
 /// Sends what is asked for to the store at the other end of the pipe. What fails there is an error here.
 pub fn give<R, W>(store: &Store, give: &Give, from: R, to: W, progress: &Progress) -> Result<Report>
@@ -80,7 +93,7 @@ where
         totals: Totals::default(),
         asked_bytes: 0,
         hops: 0,
-        late: Vec::new(),
+        late: None,
     };
     match begun.and_then(|()| giving.run(events)) {
         Ok(outcome) => Ok(Report {
@@ -104,14 +117,14 @@ struct Giving<'a, W: Write> {
     totals: Totals,
     asked_bytes: u64,
     hops: u16,
-    /// Events that nobody has looked at when it failed.
-    late: Vec<Event>,
+    /// What the receiver said last, when it came after this side failed.
+    late: Option<LastWords>,
 }
 
 impl<W: Write> Giving<'_, W> {
     fn run(&mut self, events: SyncSender<Event>) -> Result<Outcome> {
-        let known = self.known()?;
         let catalog = self.store.refresh()?;
+        let known = self.known(&catalog)?;
         let wanted = Wanted::parse(&catalog, &self.give.targets)?;
         let cargo = Cargo::plan(&catalog, &wanted, &known, true);
         let _pin = self.store.pin(&cargo.contents())?;
@@ -119,7 +132,7 @@ impl<W: Write> Giving<'_, W> {
             mirror: self.give.mirror,
             dry_run: self.give.dry_run,
         };
-        let hops = self.hops + 1;
+        let hops = self.hops.saturating_add(1);
         self.put(&Message::Plan(plan), hops)?;
         announce(&cargo, |message| self.put(&message, hops))?;
         let trees = self.store.trees()?;
@@ -132,25 +145,34 @@ impl<W: Write> Giving<'_, W> {
         std::thread::scope(|scope| {
             let steps = &cargo.steps;
             let window_max = self.give.window_max.unwrap_or(WINDOW_MAX);
-            scope.spawn(move || walk(&trees, (steps, window_max), (&permits, hops), &events));
+            let walking =
+                scope.spawn(move || walk(&trees, (steps, window_max), (&permits, hops), &events));
             let served = self.serve(&mut giver, &tokens);
             // Without permits the walk ends, also where that failed.
             drop(tokens);
             if served.is_err() {
-                // The walk may wait for room; without permits it tells little more.
-                self.late.extend(self.next.try_iter());
+                self.end_walk(&walking);
             }
             served
         })
     }
 
+    /// Makes room for the walk to end: contents without changes need no permits. Keeps the last words of the receiver.
+    fn end_walk(&mut self, walk: &ScopedJoinHandle<'_, ()>) {
+        while !walk.is_finished() {
+            if let Some(Event::Got(got)) = ahead::wait_a_moment(&self.next) {
+                self.late = self.late.take().or_else(|| last_words(got));
+            }
+        }
+    }
+
     /// What the receiver says that it has.
-    fn known(&mut self) -> Result<Known> {
+    fn known(&mut self, here: &Catalog) -> Result<Known> {
         let mut known = Known::default();
         loop {
             match self.event()? {
                 Event::Got(got) => match self.message(got?)? {
-                    (Message::Have(have), _) => known.add(have),
+                    (Message::Have(have), _) => known.add(have, here),
                     (Message::Ready, _) => return Ok(known),
                     (other, _) => return Err(other.out_of_turn()),
                 },
@@ -186,9 +208,10 @@ impl<W: Write> Giving<'_, W> {
                 }
                 Event::Got(got) => match self.message(got?)? {
                     (Message::Want(want), hops) => {
-                        self.answer(giver, &want, hops + 1)?;
+                        let hops = hops.saturating_add(1);
+                        self.answer(giver, &want, hops)?;
                         // The walk may have ended.
-                        let _ = tokens.send(hops + 1);
+                        let _ = tokens.send(hops);
                     }
                     (Message::Done(outcome), hops) if ended => {
                         self.hops = hops;
@@ -262,19 +285,32 @@ impl<W: Write> Giving<'_, W> {
             return error;
         }
         // Not for ever: where only one direction broke, the receiver may wait for us.
-        let late = std::mem::take(&mut self.late).into_iter();
         let rest = std::iter::from_fn(|| ahead::wait_briefly(&self.next));
-        for event in late.chain(rest) {
-            match event {
-                Event::Got(Ok(Got {
-                    item: Item::Message(Message::Failed(failed)),
-                    ..
-                })) => return failed.error(),
-                Event::Got(Err(_)) => break,
-                _ => {}
-            }
+        let words = self
+            .late
+            .take()
+            .or_else(|| rest.take(LATE_MAX).find_map(Event::last_words));
+        match words {
+            Some(LastWords::Failed(failed)) => failed.error(),
+            Some(LastWords::Cut) | None => error,
         }
-        error
+    }
+}
+
+/// How the receiver's stream ended.
+enum LastWords {
+    Failed(Failed),
+    Cut,
+}
+
+fn last_words(got: Result<Got>) -> Option<LastWords> {
+    match got {
+        Err(_) => Some(LastWords::Cut),
+        Ok(Got {
+            item: Item::Message(Message::Failed(failed)),
+            ..
+        }) => Some(LastWords::Failed(failed)),
+        Ok(_) => None,
     }
 }
 

@@ -18,7 +18,7 @@ mod give;
 mod take;
 
 pub use give::{Give, give};
-pub use take::take;
+pub use take::{Take, take};
 
 use crate::wire::Outcome;
 

@@ -6,8 +6,8 @@ use crate::wire::ahead::{self, AHEAD, Got, Item};
 use crate::wire::intake::{Finished, Intake};
 use crate::wire::message::{Failed, Totals, Want};
 use crate::wire::plan::Known;
-use crate::wire::{Incoming, Message, Outcome, Outgoing, Preamble, Purpose, Side};
-use std::collections::{BTreeMap, HashSet};
+use crate::wire::{Consent, Incoming, Message, Outcome, Outgoing, Preamble, Purpose, Side};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufWriter, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
@@ -15,15 +15,18 @@ use stillpoint_store::progress::Progress;
 use stillpoint_store::store::Store;
 use stillpoint_store::{Error, ErrorKind, Result};
 
+/// How it is received.
+#[derive(Debug, Clone, Default)]
+pub struct Take {
+    /// Devices that get another name here.
+    pub renames: BTreeMap<String, String>,
+    /// What the sender may plan.
+    pub consent: Consent,
+}
+
 /// Receives what the store at the other end of the pipe sends. Durable when this returns; an error leaves nothing but clusters
-/// that the next try finds. `renames`: devices that get another name here.
-pub fn take<R, W>(
-    store: &Store,
-    renames: BTreeMap<String, String>,
-    from: R,
-    to: W,
-    progress: &Progress,
-) -> Result<Report>
+/// that the next try finds.
+pub fn take<R, W>(store: &Store, take: Take, from: R, to: W, progress: &Progress) -> Result<Report>
 where
     R: Read + Send + 'static,
     W: Write + Send + 'static,
@@ -36,7 +39,7 @@ where
     };
     let (got, next) = sync_channel(AHEAD);
     let mut answers = Answers::start(to, &preamble, got.clone())?;
-    let taken = take_with(store, renames, (from, got, next), &mut answers, progress);
+    let taken = take_with(store, take, (from, got, next), &mut answers, progress);
     if let Err(error) = &taken {
         answers.put(&Message::Failed(Failed::of(error)), 0);
     }
@@ -53,7 +56,7 @@ where
 
 fn take_with<R: Read + Send + 'static>(
     store: &Store,
-    renames: BTreeMap<String, String>,
+    take: Take,
     (from, got, next): (R, SyncSender<Result<Got>>, Receiver<Result<Got>>),
     answers: &mut Answers,
     progress: &Progress,
@@ -62,7 +65,7 @@ fn take_with<R: Read + Send + 'static>(
         return Err(Error::new(ErrorKind::ReadOnly, "receiving snapshots").at(store.describe()));
     }
     expire(store)?;
-    let mut intake = Intake::new(store, renames)?;
+    let mut intake = Intake::new(store, take.renames, take.consent)?;
     for have in Known::of(&store.catalog()) {
         answers.put(&Message::Have(have), 0);
     }
@@ -70,16 +73,14 @@ fn take_with<R: Read + Send + 'static>(
     let mut taking = Taking {
         answers,
         progress,
-        windows: HashSet::new(),
+        windows: HashMap::new(),
         told: Totals::default(),
         hops: 0,
         sent_bytes: 0,
     };
     let begun = begin(store, from, got);
     if let Err(e) = begun.and_then(|()| taking.run(store, &next, &mut intake)) {
-        // What made it fail is what the caller is to hear.
-        intake.keep().unwrap_or_default();
-        return Err(e);
+        return Err(intake.give_up(e));
     }
     let outcome = if intake.is_dry_run() {
         intake.dry(taking.told.clusters)?
@@ -92,7 +93,7 @@ fn take_with<R: Read + Send + 'static>(
             }
         }
     };
-    let hops = taking.hops + 1;
+    let hops = taking.hops.saturating_add(1);
     taking.answers.put(&Message::Done(outcome.clone()), hops);
     Ok((outcome, taking.sent_bytes, hops))
 }
@@ -120,8 +121,8 @@ fn begin<R: Read + Send + 'static>(
 struct Taking<'a> {
     answers: &'a mut Answers,
     progress: &'a Progress,
-    /// Told, and not all frames have come.
-    windows: HashSet<u32>,
+    /// Told, and not all frames have come: how many clusters were asked for.
+    windows: HashMap<u32, usize>,
     told: Totals,
     hops: u16,
     sent_bytes: u64,
@@ -140,7 +141,7 @@ impl Taking<'_> {
             self.sent_bytes = got.bytes;
             self.hops = self.hops.max(got.hops);
             match got.item {
-                Item::Frame(frame) if self.windows.is_empty() => {
+                Item::Frame(frame) if self.windows.is_empty() || intake.is_dry_run() => {
                     let why = format!("{} clusters came that nobody asked for", frame.clusters());
                     return Err(Error::corrupt("reading a message", why));
                 }
@@ -152,18 +153,14 @@ impl Taking<'_> {
                         return Err(Error::corrupt("reading a message", why));
                     }
                     let lacking = intake.ask(&edits)?;
-                    self.windows.insert(edits.window);
+                    let asked = self.count(store, &lacking);
+                    self.windows.insert(edits.window, asked);
                     self.told.windows += 1;
-                    self.count(store, &lacking);
                     let want = Want::of(edits.window, &lacking);
-                    self.answers.put(&Message::Want(want), got.hops + 1);
+                    let hops = got.hops.saturating_add(1);
+                    self.answers.put(&Message::Want(want), hops);
                 }
-                Item::Message(Message::WindowEnd(window)) => {
-                    if !self.windows.remove(&window) {
-                        let why = "a window ends that is not under way";
-                        return Err(Error::corrupt("reading a message", why));
-                    }
-                }
+                Item::Message(Message::WindowEnd(window)) => self.window_end(window, intake)?,
                 Item::Message(Message::End(totals)) => return self.end(totals, intake),
                 Item::Message(message) => {
                     self.told.contents += u64::from(matches!(message, Message::Content(_)));
@@ -173,11 +170,24 @@ impl Taking<'_> {
         }
     }
 
-    fn count(&mut self, store: &Store, lacking: &[bool]) {
-        let lacking = lacking.iter().filter(|lacks| **lacks).count() as u64;
-        self.told.clusters += lacking;
-        let bytes = lacking * u64::from(store.geometry().cluster_bytes);
+    fn count(&mut self, store: &Store, lacking: &[bool]) -> usize {
+        let asked = lacking.iter().filter(|lacks| **lacks).count();
+        self.told.clusters += asked as u64;
+        let bytes = asked as u64 * u64::from(store.geometry().cluster_bytes);
         Progress::add(&self.progress.bytes_total, bytes);
+        asked
+    }
+
+    /// LIMIT: so what is awaited is of the windows that are under way.
+    fn window_end(&mut self, window: u32, intake: &Intake<'_>) -> Result<()> {
+        let why = if self.windows.remove(&window).is_none() {
+            "a window ends that is not under way"
+        } else if intake.awaited() > self.windows.values().sum() {
+            "a window ends before all of it has come"
+        } else {
+            return Ok(());
+        };
+        Err(Error::corrupt("reading a message", why))
     }
 
     /// Everything that was told has come.

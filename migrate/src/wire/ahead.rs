@@ -95,6 +95,11 @@ pub fn wait<T>(from: &Receiver<T>, progress: &Progress) -> Result<T> {
     }
 }
 
+/// The next of what was read ahead, if it is there almost at once.
+pub fn wait_a_moment<T>(from: &Receiver<T>) -> Option<T> {
+    from.recv_timeout(NOTICE).ok()
+}
+
 /// The next of what was read ahead, if it comes soon.
 pub fn wait_briefly<T>(from: &Receiver<T>) -> Option<T> {
     from.recv_timeout(LAST_WORDS).ok()

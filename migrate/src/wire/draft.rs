@@ -3,6 +3,7 @@
 use super::intake::{DOING, Outcome, Taken};
 use super::message::Device;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use stillpoint_store::catalog::Catalog;
 use stillpoint_store::format::entry::{Content, Op};
 use stillpoint_store::format::snapshot::SnapshotRecord;
@@ -34,6 +35,8 @@ pub(super) fn check_free(catalog: &Catalog, device: &Device) -> Result<()> {
 /// What the entry is to say, worked out for each state that it is tried on.
 pub(super) struct Draft {
     pub mirror: bool,
+    /// What was here when the transfer began.
+    pub begun: Arc<Catalog>,
     pub devices: Vec<Device>,
     pub records: Vec<SnapshotRecord>,
     /// States that are whole here.
@@ -136,12 +139,14 @@ impl Draft {
         vec![passing, op, Op::DeleteSnapshot { uid }]
     }
 
+    /// Only what was here when the transfer began: what came since was made here, or brought by another that began later, and
+    /// the sender's list may be older than it.
     fn mirrored(&self, catalog: &Catalog, ops: &mut Vec<Op>, outcome: &mut Outcome) {
         for device in &self.devices {
             let theirs: HashSet<&Uid> = device.snapshots.iter().collect();
             for snapshot in catalog.snapshots_of(&device.uid) {
-                if !theirs.contains(&snapshot.record.uid) {
-                    let uid = snapshot.record.uid;
+                let uid = snapshot.record.uid;
+                if !theirs.contains(&uid) && self.begun.snapshot(&uid).is_some() {
                     ops.push(Op::DeleteSnapshot { uid });
                     outcome.deleted.push(self.taken(&snapshot.record, None));
                 }

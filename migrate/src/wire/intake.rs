@@ -1,12 +1,14 @@
 //! The receiving side of a bundle and of a sync: what the messages say, taken in, and one entry at the end.
 
+use super::consent::Consent;
 use super::draft::{Draft, check_free, check_unmarked};
 use super::edits::Edits;
 use super::message::{Base, Device, Message, Plan, Step};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use stillpoint_store::catalog::Catalog;
 use stillpoint_store::format::entry::Content;
-use stillpoint_store::format::manifest::Child;
 use stillpoint_store::format::snapshot::SnapshotRecord;
 use stillpoint_store::id::{Hash, Uid};
 use stillpoint_store::log::salvage::DEVICE_LABEL;
@@ -78,12 +80,19 @@ pub struct Intake<'a> {
     taker: Taker<'a>,
     /// Names that devices are given here.
     renames: BTreeMap<String, String>,
-    plan: Plan,
+    /// Those of which no device came yet.
+    unused: BTreeSet<String>,
+    consent: Consent,
+    plan: Option<Plan>,
+    /// What was here when it began.
+    begun: Arc<Catalog>,
     devices: Vec<Device>,
     records: Vec<SnapshotRecord>,
     uids: HashSet<Uid>,
     records_bytes: usize,
     open: Option<Open>,
+    /// Roots that devices and snapshots name and that were not told yet.
+    untold: HashSet<Hash>,
     /// Roots of contents that are here whole: reachable, or taken in.
     whole: HashSet<Hash>,
     windows: u32,
@@ -94,17 +103,25 @@ pub struct Intake<'a> {
 
 impl<'a> Intake<'a> {
     /// Nothing is written before something arrives that the store lacks. `renames`: devices that get another name here.
-    pub fn new(store: &'a Store, renames: BTreeMap<String, String>) -> Result<Self> {
+    pub fn new(
+        store: &'a Store,
+        renames: BTreeMap<String, String>,
+        consent: Consent,
+    ) -> Result<Self> {
         Ok(Self {
             store,
             taker: Taker::new(store)?,
+            unused: renames.keys().cloned().collect(),
             renames,
-            plan: Plan::default(),
+            consent,
+            plan: None,
+            begun: store.catalog(),
             devices: Vec::new(),
             records: Vec::new(),
             uids: HashSet::new(),
             records_bytes: 0,
             open: None,
+            untold: HashSet::new(),
             whole: HashSet::new(),
             windows: 0,
             missing: BTreeSet::new(),
@@ -115,7 +132,11 @@ impl<'a> Intake<'a> {
 
     /// Whether nothing is to be stored.
     pub fn is_dry_run(&self) -> bool {
-        self.plan.dry_run
+        self.planned().dry_run
+    }
+
+    fn planned(&self) -> Plan {
+        self.plan.unwrap_or_default()
     }
 
     /// Clusters asked for that have not arrived.
@@ -126,10 +147,7 @@ impl<'a> Intake<'a> {
     /// What is common to all streams; the rest is the caller's.
     pub fn take(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Plan(plan) => {
-                self.plan = plan;
-                Ok(())
-            }
+            Message::Plan(plan) => self.plan(plan),
             Message::Base(base) => self.base(&base),
             Message::Device(device) => self.device(device),
             Message::Snapshot(record) => self.snapshot(record),
@@ -140,10 +158,28 @@ impl<'a> Intake<'a> {
         }
     }
 
+    /// ORDER: before all else, and once: what was only looked through under one plan is not to be stored under another.
+    fn plan(&mut self, plan: Plan) -> Result<()> {
+        let first = self.plan.is_none() && self.devices.is_empty() && self.whole.is_empty();
+        if !first || self.open.is_some() || self.windows > 0 {
+            return Err(Message::Plan(plan).out_of_turn());
+        }
+        self.consent.check(plan)?;
+        self.plan = Some(plan);
+        Ok(())
+    }
+
     fn base(&mut self, base: &Base) -> Result<()> {
-        if self.store.catalog().reachable(&base.content.root) {
-            self.rely_on(base.content.root);
+        let root = base.content.root;
+        if self.store.catalog().reachable(&root) {
+            self.rely_on(root);
             return Ok(());
+        }
+        if self.begun.reachable(&root) {
+            let why = format!("{} was deleted here meanwhile", base.name);
+            return Err(Error::new(ErrorKind::Busy, DOING)
+                .detail(why)
+                .hint("do it again"));
         }
         let why = format!("it builds on {}, which this store does not have", base.name);
         let hint = "send it without --since, or since a snapshot that both stores have";
@@ -159,11 +195,13 @@ impl<'a> Intake<'a> {
     fn device(&mut self, mut device: Device) -> Result<()> {
         self.count_bytes(device.name.len() + 16 * device.snapshots.len())?;
         let catalog = self.store.catalog();
+        let told = device.name.clone();
+        self.unused.remove(&told);
         if let Some(known) = catalog.device(&device.uid) {
             check_unmarked(known.in_goto.is_some(), &known.name)?;
             device.name.clone_from(&known.name);
         } else {
-            if let Some(name) = self.renames.get(&device.name) {
+            if let Some(name) = self.renames.get(&told) {
                 device.name.clone_from(name);
             }
             stillpoint_api::check_device_name(&device.name)?;
@@ -176,6 +214,7 @@ impl<'a> Intake<'a> {
         {
             return Err(Error::corrupt(DOING, "a device comes twice"));
         }
+        self.untold.extend(device.head.map(|(head, _)| head.root));
         self.devices.push(device);
         Ok(())
     }
@@ -209,6 +248,7 @@ impl<'a> Intake<'a> {
         for root in record.roots().filter(|root| catalog.reachable(root)) {
             self.rely_on(root);
         }
+        self.untold.extend(record.roots());
         self.records.push(record);
         Ok(())
     }
@@ -230,9 +270,23 @@ impl<'a> Intake<'a> {
                 "contents begin before the ones before them end",
             ));
         }
+        self.check_renames()?;
+        if !self.is_dry_run() {
+            self.taker.claim()?;
+        }
+        // LIMIT: so there are no more contents than snapshots and heads.
+        if !self.untold.remove(&step.content.root) {
+            let why = "contents come that nothing has, or twice";
+            return Err(Error::corrupt(DOING, why));
+        }
         let mut given_up = false;
         let now = match step.base {
-            Some(base) if self.whole.contains(&base.root) => base,
+            Some(base) if self.whole.contains(&base.root) => {
+                if !self.is_dry_run() {
+                    self.taker.check_size(base)?;
+                }
+                base
+            }
             // What it builds on is among what could not be taken in.
             Some(base) if self.missing_count > 0 => {
                 given_up = true;
@@ -241,7 +295,7 @@ impl<'a> Intake<'a> {
             Some(_) => {
                 return Err(Error::corrupt(DOING, "contents build on what did not come"));
             }
-            None if self.plan.dry_run => Content {
+            None if self.is_dry_run() => Content {
                 root: Hash([0; 32]),
                 size: 0,
             },
@@ -255,9 +309,23 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Changes of which all clusters are here or were asked for; returns for each hash whether it was asked for now.
+    /// Refuses other names for devices that do not come.
+    fn check_renames(&self) -> Result<()> {
+        let Some(name) = self.unused.first() else {
+            return Ok(());
+        };
+        let why = format!("no device {name:?} comes, which is to have another name here");
+        Err(Error::invalid(DOING, why).hint("look at --as"))
+    }
+
+    /// Changes of which all clusters are here or were asked for; returns for each hash whether it was asked for now, or would
+    /// be if this were no dry run.
     pub fn ask(&mut self, edits: &Edits) -> Result<Vec<bool>> {
         self.check_window(edits)?;
+        if self.is_dry_run() {
+            let lacking = self.taker.count(&edits.hashes())?;
+            return self.apply(edits).map(|()| lacking);
+        }
         let lacking = self.taker.ask(&edits.hashes())?;
         self.apply(edits)?;
         Ok(lacking)
@@ -294,7 +362,7 @@ impl<'a> Intake<'a> {
         let Some(open) = &mut self.open else {
             return Err(Error::corrupt(DOING, "changes of no contents"));
         };
-        if open.given_up || self.plan.dry_run {
+        if open.given_up || self.plan.is_some_and(|plan| plan.dry_run) {
             return Ok(());
         }
         let size = open.step.content.size;
@@ -312,7 +380,7 @@ impl<'a> Intake<'a> {
         if open.given_up {
             return Ok(());
         }
-        if !self.plan.dry_run {
+        if !self.is_dry_run() {
             // Without any change the size may still be another.
             let now = if open.now.size == open.step.content.size {
                 open.now
@@ -354,6 +422,7 @@ impl<'a> Intake<'a> {
 
     /// Clusters that would have come: a dry run leaves nothing.
     pub fn dry(self, asked: u64) -> Result<Outcome> {
+        self.check_renames()?;
         let catalog = self.store.catalog();
         let mut outcome = Outcome {
             clusters: asked,
@@ -367,26 +436,35 @@ impl<'a> Intake<'a> {
 
     /// One durable entry with all snapshots, unless something is missing.
     pub fn finish(mut self) -> Result<Finished> {
+        match self.commit() {
+            Ok(Some(outcome)) => Ok(Finished::Done(outcome)),
+            Ok(None) => {
+                let hashes = std::mem::take(&mut self.missing).into_iter().collect();
+                let count = self.missing_count;
+                self.taker.keep()?;
+                Ok(Finished::Lacking { hashes, count })
+            }
+            Err(e) => Err(self.give_up(e)),
+        }
+    }
+
+    /// `None` where something is missing.
+    fn commit(&mut self) -> Result<Option<Outcome>> {
         if self.open.is_some() {
             return Err(Error::corrupt(DOING, "it ends in the middle of contents"));
         }
+        self.check_renames()?;
         if self.missing_count > 0 {
-            let hashes = std::mem::take(&mut self.missing).into_iter().collect();
-            let count = self.missing_count;
-            self.taker.keep()?;
-            return Ok(Finished::Lacking { hashes, count });
+            return Ok(None);
         }
+        self.check_contents()?;
         let catalog = self.store.catalog();
         let new = |r: &&SnapshotRecord| catalog.snapshot(&r.uid).is_none();
-        let untold = |r: &&SnapshotRecord| r.roots().any(|root| !self.whole.contains(&root));
-        if self.records.iter().filter(new).any(|r| untold(&r)) {
-            return Err(Error::corrupt(DOING, "a snapshot's contents did not come"));
-        }
         let mut draft = self.draft();
         let mut outcome = Outcome::default();
         if draft.ops(&catalog, &mut outcome)?.is_empty() {
-            self.taker.discard()?;
-            return Ok(Finished::Done(outcome));
+            self.taker.end()?;
+            return Ok(Some(outcome));
         }
         let fresh: Vec<SnapshotRecord> = self.records.iter().filter(new).cloned().collect();
         self.taker.commit(&fresh, &mut |catalog| {
@@ -395,32 +473,47 @@ impl<'a> Intake<'a> {
         })?;
         outcome.clusters = self.clusters;
         outcome.stored_bytes = self.taker.stored_bytes();
-        Ok(Finished::Done(outcome))
+        Ok(Some(outcome))
     }
 
-    /// Gives up; what arrived is found by the next try.
-    pub fn keep(self) -> Result<()> {
-        if self.plan.dry_run {
-            return self.taker.discard();
+    /// All that is to count is here, in the size that it says. Also what is here already, since that may go meanwhile.
+    fn check_contents(&self) -> Result<()> {
+        let heads = self
+            .devices
+            .iter()
+            .filter_map(|d| d.head.map(|head| head.0));
+        let heads = heads.filter(|head| self.whole.contains(&head.root));
+        let own = |r: &SnapshotRecord| std::iter::once(r.content).chain(r.vm_state);
+        let all: HashSet<Content> = self.records.iter().flat_map(own).chain(heads).collect();
+        for content in all {
+            if !self.whole.contains(&content.root) {
+                return Err(Error::corrupt(DOING, "a snapshot's contents did not come"));
+            }
+            self.taker.check_size(content)?;
         }
-        self.taker.keep()
+        Ok(())
+    }
+
+    /// Gives up; what arrived is found by the next try. Returns the error that the caller is to hear.
+    pub fn give_up(self, error: Error) -> Error {
+        let error = self.taker.explain(error);
+        let ended = if self.is_dry_run() {
+            self.taker.discard()
+        } else {
+            self.taker.keep()
+        };
+        // What made it fail comes before what came of giving up.
+        ended.unwrap_or_default();
+        error
     }
 
     fn draft(&self) -> Draft {
         Draft {
-            mirror: self.plan.mirror,
+            mirror: self.planned().mirror,
+            begun: self.begun.clone(),
             devices: self.devices.clone(),
             records: self.records.clone(),
             whole: self.whole.clone(),
         }
     }
-}
-
-/// The clusters of a window, for those who count them.
-pub fn data_clusters(edits: &Edits) -> u64 {
-    edits
-        .runs
-        .iter()
-        .filter(|r| matches!(r.child, Child::Hash(_)))
-        .count() as u64
 }

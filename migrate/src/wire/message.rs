@@ -151,7 +151,7 @@ pub struct Failed {
 }
 
 /// Kinds by their number on the wire. New ones go to the end.
-const KINDS: [ErrorKind; 13] = [
+pub const KINDS: [ErrorKind; 13] = [
     ErrorKind::Io,
     ErrorKind::Corrupt,
     ErrorKind::NotFound,

@@ -84,10 +84,13 @@ pub struct Known {
 }
 
 impl Known {
-    /// Adds to it.
-    pub fn add(&mut self, have: Have) {
-        self.snapshots.extend(have.snapshots);
-        self.roots.extend(have.roots);
+    /// Adds what is here too: nothing else matters, and nobody can say more than that takes.
+    pub fn add(&mut self, have: Have, here: &Catalog) {
+        let ours = |uid: &Uid| here.snapshot(uid).is_some();
+        self.snapshots
+            .extend(have.snapshots.into_iter().filter(ours));
+        let ours = |root: &Hash| here.reachable(root);
+        self.roots.extend(have.roots.into_iter().filter(ours));
     }
 
     /// What a store has, a part at a time.

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod beside;
 mod bundle;
 mod host;
 mod hostile;
+mod mutated;
 mod sync;

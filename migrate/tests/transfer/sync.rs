@@ -1,13 +1,15 @@
 //! Syncs over pipes that delay and break.
 
 use crate::host::{C, Host, disk};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 use stillpoint_migrate::Result;
-use stillpoint_migrate::sync::{Give, Report, give, take};
+use stillpoint_migrate::sync::{Give, Report, Take, give, take};
+use stillpoint_migrate::wire::Consent;
+use stillpoint_migrate::wire::message::Plan;
 use stillpoint_store::progress::Progress;
 
 /// A pipe that breaks after so many bytes.
@@ -85,22 +87,25 @@ fn sync_over(from: &Host, to: &Host, what: &Give, line: &Line) -> (Result<Report
     let near_end = Breaking(near_end, bytes(line.bytes.0));
     let back_end = Breaking(back_end, bytes(line.bytes.1));
     std::thread::scope(|scope| {
-        let none = BTreeMap::new();
-        let taker = scope.spawn(|| take(to.store(), none, near_end, back, &Progress::default()));
+        let any = Take {
+            consent: Consent::Any,
+            ..Take::default()
+        };
+        let taker = scope.spawn(|| take(to.store(), any, near_end, back, &Progress::default()));
         let given = give(from.store(), what, back_end, far, &Progress::default());
         (given, taker.join().unwrap())
     })
 }
 
 #[track_caller]
-fn sync(from: &Host, to: &Host, what: &Give) -> Report {
+pub fn sync(from: &Host, to: &Host, what: &Give) -> Report {
     let (given, taken) = sync_over(from, to, what, &WHOLE);
     let taken = taken.unwrap();
     assert_eq!(given.unwrap().outcome, taken.outcome);
     taken
 }
 
-fn source() -> Host {
+pub fn source() -> Host {
     let host = Host::new(1);
     let mut bytes = disk(0..300);
     host.save("d", "one", &bytes);
@@ -345,4 +350,158 @@ fn a_head_that_no_snapshot_holds_comes_too() {
     assert_eq!(to.read("i"), disk(0..5));
     to.verify();
     assert_eq!(sync(&from, &to, &Give::default()).outcome.clusters, 0);
+}
+
+/// Passes a sender's messages on one by one; `before` may keep one back, and then nothing more is passed on.
+fn relay(mut from: PipeReader, mut to: PipeWriter, before: &dyn Fn(u64, u8) -> bool) {
+    let mut message = vec![0; 64];
+    from.read_exact(&mut message).unwrap();
+    for nth in 0.. {
+        if to.write_all(&message).is_err() {
+            return;
+        }
+        message.resize(16, 0);
+        if from.read_exact(&mut message).is_err() || !before(nth, message[0]) {
+            return;
+        }
+        let len = u32::from_le_bytes(message[4..8].try_into().unwrap());
+        message.resize(16 + len as usize, 0);
+        from.read_exact(&mut message[16..]).unwrap();
+    }
+}
+
+/// Whether a message, by its number and kind, is passed on: to the receiver, and to the sender.
+pub type Relays<'a> = (
+    &'a (dyn Fn(u64, u8) -> bool + Sync),
+    &'a (dyn Fn(u64, u8) -> bool + Sync),
+);
+
+/// A sync whose messages to the receiver, or to the sender, go through `before`.
+pub fn sync_relayed(
+    (from, to): (&Host, &Host),
+    what: &Give,
+    consent: Consent,
+    (there, back): Relays<'_>,
+) -> (Result<Report>, Result<Report>) {
+    let pipe = || std::io::pipe().unwrap();
+    let ((near, far), (near_end, onward)) = (pipe(), pipe());
+    let ((answers, answer), (back_end, homeward)) = (pipe(), pipe());
+    std::thread::scope(|scope| {
+        scope.spawn(|| relay(near, onward, there));
+        scope.spawn(|| relay(answers, homeward, back));
+        let how = Take {
+            consent,
+            ..Take::default()
+        };
+        let taker = scope.spawn(|| take(to.store(), how, near_end, answer, &Progress::default()));
+        let given = give(from.store(), what, back_end, far, &Progress::default());
+        (given, taker.join().unwrap())
+    })
+}
+
+#[test]
+fn cut_off_at_every_message_in_either_direction_nothing_is_half_there_and_it_finishes() {
+    let from = source();
+    let what = Give {
+        window_max: Some(40),
+        ..Give::default()
+    };
+    let lived_through = Host::new(3);
+    let pass = |_, _| true;
+    for back in [false, true] {
+        let mut cuts = 0;
+        for cut in 0.. {
+            let until = |nth: u64, _| nth < cut;
+            for to in [&Host::new(2), &lived_through] {
+                let lines: Relays<'_> = if back {
+                    (&pass, &until)
+                } else {
+                    (&until, &pass)
+                };
+                let (given, taken) = sync_relayed((&from, to), &what, Consent::Any, lines);
+                let records = to.records().len();
+                assert_eq!(taken.is_ok(), records == 3, "{back} {cut}: {records}");
+                assert!(records == 0 || records == 3, "{back} {cut}: {records}");
+                assert!(taken.is_ok() || given.is_err(), "{back} {cut}");
+                assert_eq!(to.catalog().sessions().count(), 0, "{back} {cut}");
+            }
+            cuts += 1;
+            if !lived_through.records().is_empty() {
+                break;
+            }
+        }
+        assert!(cuts > 8, "{back}: only {cuts} messages");
+        equal(&from, &lived_through);
+        for record in lived_through.records() {
+            lived_through.system.delete_uid(record.uid).unwrap();
+        }
+        let all = stillpoint_store::ops::gc::Options {
+            all: true,
+            dry_run: false,
+        };
+        let idle = Progress::default();
+        lived_through.store().gc(all, &idle).unwrap();
+    }
+}
+
+#[test]
+fn a_mirror_keeps_what_came_after_it_had_begun() {
+    let (from, to) = (source(), Host::new(2));
+    sync(&from, &to, &Give::default());
+    let one = from.records()[0].uid;
+    from.system.delete_uid(one).unwrap();
+    from.save("d", "three", &disk(500..520));
+    let mirror = Give {
+        mirror: true,
+        ..Give::default()
+    };
+    // Before the sender's end arrives, another sync brings what the first sender's list has not.
+    let end = |_, kind| {
+        if kind == 13 {
+            from.save("d", "four", &disk(700..710));
+            sync(&from, &to, &Give::default());
+        }
+        true
+    };
+    let lines: Relays<'_> = (&end, &|_, _| true);
+    let (given, taken) = sync_relayed((&from, &to), &mirror, Consent::Any, lines);
+    given.unwrap();
+    let deleted: Vec<_> = taken
+        .unwrap()
+        .outcome
+        .deleted
+        .iter()
+        .map(|t| t.uid)
+        .collect();
+    assert_eq!(deleted, [one]);
+    assert_eq!(to.read("d@four"), disk(700..710));
+    equal(&from, &to);
+}
+
+#[test]
+fn a_sender_that_was_asked_does_not_decide_what_is_deleted_or_stored() {
+    let (from, to) = (source(), Host::new(2));
+    sync(&from, &to, &Give::default());
+    from.system.delete_uid(from.records()[0].uid).unwrap();
+    from.save("d", "three", &disk(500..520));
+    let before = to.records();
+    let pass = |_, _| true;
+    let plan = |mirror, dry_run| Plan { mirror, dry_run };
+    for (asked, does) in [
+        (plan(false, false), plan(true, false)),
+        (plan(false, true), plan(false, false)),
+        (plan(true, true), plan(true, false)),
+    ] {
+        let what = Give {
+            mirror: does.mirror,
+            dry_run: does.dry_run,
+            ..Give::default()
+        };
+        let consent = Consent::Only(asked);
+        let (given, taken) = sync_relayed((&from, &to), &what, consent, (&pass, &pass));
+        let e = taken.unwrap_err();
+        assert!(e.to_string().contains("nobody asked for"), "{e}");
+        assert!(given.is_err());
+        assert_eq!(to.records(), before);
+    }
 }

@@ -5,6 +5,7 @@ use crate::catalog::{Catalog, PackState};
 use crate::content::resolve::{Location, readable};
 use crate::content::suspects::Suspects;
 use crate::error::Result;
+use crate::format::entry::PackKind;
 use crate::format::pack::{BLOCK_STRIDE, Block, FrameRef};
 use crate::id::{Hash, PackName, PackNumber};
 use crate::index::Place;
@@ -92,11 +93,14 @@ impl Tables {
         Ok(None)
     }
 
-    /// The block that a hint speaks of, unless it is loaded already or there is no such live pack.
+    /// The block that a hint speaks of, unless it is loaded already or there is no such live pack of clusters: the index
+    /// knows nodes too, and somebody who lies may give a node's hash for that of a cluster.
     pub fn wanted(&self, hint: Place) -> Option<Wanted> {
         let block = hint.entry / BLOCK_STRIDE;
         let pack = self.catalog.pack_numbered(hint.pack)?;
-        (block < pack.record.blocks && !self.has(hint.pack, block)).then(|| Wanted {
+        let clusters = pack.record.kind == PackKind::Clusters;
+        let there = block < pack.record.blocks && !self.has(hint.pack, block);
+        (clusters && there).then(|| Wanted {
             pack: pack.clone(),
             block,
         })

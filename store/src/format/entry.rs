@@ -221,7 +221,7 @@ pub enum PackKind {
 }
 
 /// A disk's whole content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Content {
     /// Manifest root.
     pub root: Hash,

@@ -6,7 +6,7 @@ use crate::manifest::diff::{Change, diff};
 use crate::manifest::edit::edit;
 use crate::manifest::memory::MemoryNodes;
 use crate::manifest::walk::{Piece, Walker};
-use crate::manifest::{Child, Run};
+use crate::manifest::{Child, Run, check_size};
 use proptest::prelude::*;
 
 /// Cluster `n` of many.
@@ -231,5 +231,36 @@ proptest! {
         let applied =
             edit(&nodes, root_a, size_a as u64, size_b as u64, edits, &mut sink).unwrap();
         prop_assert_eq!(applied, root_b);
+    }
+}
+
+#[test]
+fn a_root_fits_the_sizes_that_have_the_same_tree_and_no_others() {
+    let sizes = [0, 1, 5, 15, 16, 17, 40, 255, 256, 257, 1000, 4096, 4097];
+    let at = |first, count, child| Run {
+        first,
+        count,
+        child,
+    };
+    for runs in [
+        vec![],
+        vec![at(0, 5, Child::Zero)],
+        vec![at(3, 1, hash(1))],
+        vec![at(0, 256, Child::Zero)],
+        vec![at(3, 1, hash(1)), at(250, 6, Child::Zero)],
+        vec![at(900, 100, Child::Zero)],
+        vec![at(900, 1, hash(2))],
+    ] {
+        let end = runs.last().map_or(0, |r| r.first + r.count);
+        let nodes = MemoryNodes::default();
+        let fitting = sizes.iter().filter(|size| **size >= end);
+        let roots: Vec<(u64, Hash)> = fitting.map(|n| (*n, build(&nodes, *n, &runs))).collect();
+        for (_, root) in &roots {
+            for size in sizes {
+                let same = roots.contains(&(size, *root));
+                let fits = check_size(&nodes, *root, size).is_ok();
+                assert_eq!(fits, same, "{runs:?}: {size}");
+            }
+        }
     }
 }

@@ -23,6 +23,7 @@ use crate::limits::MANIFEST_LEVELS_MAX;
 use std::sync::Arc;
 
 pub use crate::format::manifest::Child;
+pub use tree::check_size;
 
 /// Where nodes are read from. Whoever implements it has verified the node against its hash.
 pub trait NodeSource: Send + Sync {

@@ -113,6 +113,22 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// Refuses a root that is not of a disk of so many clusters. What is below is believed: reads the nodes at the end alone.
+pub fn check_size(nodes: &dyn NodeSource, root: Hash, clusters: u64) -> Result<()> {
+    let tree = Tree::open(nodes, root, clusters)?;
+    let (mut node, mut first) = (tree.root.clone(), 0);
+    let last = clusters.saturating_sub(1);
+    for level in (1..=tree.height).rev() {
+        let i = (last - first) / span(level);
+        let Child::Hash(hash) = node.child(i as usize) else {
+            return Ok(());
+        };
+        first += i * span(level);
+        node = tree.node(hash, level - 1, first)?;
+    }
+    Ok(())
+}
+
 /// Clusters of one child of a node of `level`.
 pub(super) fn span(level: u8) -> u64 {
     1 << (MANIFEST_FANOUT_BITS * u32::from(level))

@@ -4,7 +4,7 @@
 use super::writer::{Relied, Writer, record_copy};
 use crate::catalog::{Catalog, Invalid};
 use crate::error::{Error, Result};
-use crate::format::entry::{Op, PackRecord};
+use crate::format::entry::{Op, PackKind, PackRecord};
 use crate::format::snapshot::SnapshotRecord;
 use crate::id::{Hash, PackName, Sequence};
 use crate::index::key_of;
@@ -37,8 +37,12 @@ impl Writer<'_> {
             let Some(number) = catalog.pack(&pack.name).map(|p| p.number) else {
                 continue;
             };
+            let fresh = match pack.record.kind {
+                PackKind::Clusters => &mut self.fresh,
+                PackKind::Nodes => &mut self.fresh_nodes,
+            };
             for (hash, _) in &pack.entries {
-                self.fresh.remove(hash);
+                fresh.remove(hash);
             }
             let mut places: Vec<_> = pack.entries.iter().map(|(h, e)| (key_of(h), *e)).collect();
             places.sort_unstable();
@@ -193,6 +197,7 @@ impl Writer<'_> {
         self.flush()?;
         self.publish()?;
         self.fresh.clear();
+        self.fresh_nodes.clear();
         let catalog = self.store.log.refresh()?;
         self.nodes.follow(&catalog)?;
         self.tables.follow(catalog);
@@ -201,6 +206,11 @@ impl Writer<'_> {
 
     /// Gives up: publishes what is durable, so that the next try finds it, and closes the session.
     pub fn abandon(mut self) -> Result<()> {
+        self.close()
+    }
+
+    /// The same of one that may still be asked what it stored.
+    pub(super) fn close(&mut self) -> Result<()> {
         while !self.flights.is_empty() {
             self.land()?;
         }

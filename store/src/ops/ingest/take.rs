@@ -15,7 +15,7 @@ use crate::index::{Places, key_of};
 use crate::log::invalid;
 use crate::manifest::build::Builder;
 use crate::manifest::edit::edit;
-use crate::manifest::{NodeSource, Run};
+use crate::manifest::{NodeSource, Run, check_size};
 use crate::object::Purse;
 use crate::ops::repack::Repacker;
 use crate::store::Store;
@@ -25,6 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Nodes kept in memory until their packs are published: 40 MiB.
 const YOUNG_MAX: usize = 1 << 16;
+/// LIMIT: hashes that a taker who only counts remembers, 8 bytes each: 64 GiB of clusters of 8 KiB.
+const COUNTED_MAX: usize = 8 << 20;
 
 /// A frame that arrived, decoded; its items are what their hashes say.
 pub struct Arrived {
@@ -90,6 +92,8 @@ pub struct Taker<'a> {
     young: Young,
     held: BTreeSet<PackName>,
     awaited: HashSet<Hash>,
+    /// The first bytes of what was counted.
+    counted: HashSet<[u8; 8]>,
     repacker: Repacker,
     stored: u64,
 }
@@ -102,6 +106,7 @@ impl<'a> Taker<'a> {
             young: Young::default(),
             held: BTreeSet::new(),
             awaited: HashSet::new(),
+            counted: HashSet::new(),
             repacker: Repacker::new(store.geometry()),
             stored: 0,
         })
@@ -117,6 +122,25 @@ impl<'a> Taker<'a> {
         self.writer.rely_on_root(Some(root));
     }
 
+    /// From now on what is relied on stays until the end, also where somebody deletes it.
+    pub fn claim(&mut self) -> Result<()> {
+        if self.writer.relied.roots.is_empty() {
+            return Ok(());
+        }
+        self.writer.claim()
+    }
+
+    /// What made it fail: where something that is relied on was deleted meanwhile, that.
+    pub fn explain(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Corrupt {
+            return error;
+        }
+        match self.writer.refreshed() {
+            Ok(now) if self.writer.relied.roots.iter().any(|r| !now.reachable(r)) => busy(error),
+            _ => error,
+        }
+    }
+
     /// True for each hash that the store lacks and that was not asked for before: it is asked for now.
     pub fn ask(&mut self, hashes: &[Hash]) -> Result<Vec<bool>> {
         let places = self.look_up(hashes)?;
@@ -129,6 +153,38 @@ impl<'a> Taker<'a> {
             lacking.push(lacks);
         }
         Ok(lacking)
+    }
+
+    /// True for each hash that the store lacks and that was not counted before: nothing is asked for. Where more lacks than
+    /// is remembered, what comes more than once may be counted more than once.
+    pub fn count(&mut self, hashes: &[Hash]) -> Result<Vec<bool>> {
+        let places = self.look_up(hashes)?;
+        let mut lacking = Vec::with_capacity(hashes.len());
+        for (hash, places) in hashes.iter().zip(places) {
+            let lacks = !self.writer.is_stored(hash, &places)?;
+            // Nobody is going to store it.
+            self.writer.fresh.remove(hash);
+            let mut first = [0; 8];
+            first.copy_from_slice(&hash.0[..8]);
+            let again = if self.counted.len() < COUNTED_MAX {
+                lacks && !self.counted.insert(first)
+            } else {
+                self.counted.contains(&first)
+            };
+            lacking.push(lacks && !again);
+        }
+        Ok(lacking)
+    }
+
+    /// Refuses contents with a size that is not one of their root's, which is relied on or was made here: nobody could read
+    /// them.
+    pub fn check_size(&self, content: Content) -> Result<()> {
+        let known = Known {
+            young: &self.young,
+            older: self.writer.parent_nodes(),
+        };
+        let clusters = self.writer.geometry().clusters(content.size);
+        check_size(&known, content.root, clusters)
     }
 
     /// Of what was asked for, what has not arrived.
@@ -293,9 +349,14 @@ impl<'a> Taker<'a> {
 
     /// Gives up; what arrived is published, so that the next try finds it unless a gc comes first.
     pub fn keep(mut self) -> Result<()> {
+        self.end()
+    }
+
+    /// There was nothing to put: publishes what arrived all the same, and closes the session.
+    pub fn end(&mut self) -> Result<()> {
         self.end_frames()?;
         self.writer.flush()?;
-        self.writer.abandon()
+        self.writer.close()
     }
 
     /// Gives up and leaves nothing.
@@ -319,10 +380,14 @@ fn sink<'w, 'a>(
 fn gone(error: Error) -> Error {
     use crate::catalog::Invalid::{PackNotLive, RootNotReachable};
     match invalid(&error) {
-        Some(PackNotLive(_) | RootNotReachable(_)) => Error::new(ErrorKind::Busy, "receiving")
-            .detail("something that was here was deleted meanwhile")
-            .source(error)
-            .hint("do it again: what has arrived is kept"),
+        Some(PackNotLive(_) | RootNotReachable(_)) => busy(error),
         _ => error,
     }
+}
+
+fn busy(error: Error) -> Error {
+    Error::new(ErrorKind::Busy, "receiving")
+        .detail("something that was here was deleted meanwhile")
+        .source(error)
+        .hint("do it again: what has arrived is kept")
 }

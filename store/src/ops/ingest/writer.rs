@@ -44,8 +44,10 @@ pub struct Writer<'a> {
     pub(super) nodes_frame_bytes: usize,
     pub(super) flights: VecDeque<JoinHandle<Result<Landed>>>,
     pub(super) landed: Vec<Landed>,
-    /// Hashes that this writer has stored and not yet published.
+    /// Hashes of clusters that this writer has stored and not yet published.
     pub(super) fresh: HashSet<Hash>,
+    /// The same of nodes. Apart, since what comes from elsewhere may give one for the other.
+    pub(super) fresh_nodes: HashSet<Hash>,
     pub(super) relied: Relied,
     pub(super) tables: Tables,
     pub(super) distrusted: Distrusted,
@@ -92,6 +94,7 @@ impl<'a> Writer<'a> {
             flights: VecDeque::new(),
             landed: Vec::new(),
             fresh: HashSet::new(),
+            fresh_nodes: HashSet::new(),
             relied: Relied::default(),
             distrusted: suspects.hashes(&*store.objects, &catalog),
             tables: Tables::new(store.objects.clone(), catalog, suspects, BLOCKS_MAX),
@@ -176,14 +179,14 @@ impl<'a> Writer<'a> {
     /// Stores a manifest node unless a parent, a live pack, or this writer holds it. That it is there proves nothing about what
     /// lies below it: the caller has seen to that.
     pub fn store_node(&mut self, hash: Hash, bytes: Vec<u8>) -> Result<()> {
-        if self.fresh.contains(&hash) || self.parents.has_read(&hash) {
+        if self.fresh_nodes.contains(&hash) || self.parents.has_read(&hash) {
             return Ok(());
         }
         if let Some(name) = self.nodes.holder(&hash) {
             self.relied.packs.insert(name);
             return Ok(());
         }
-        self.fresh.insert(hash);
+        self.fresh_nodes.insert(hash);
         self.nodes_frame_bytes += bytes.len();
         self.nodes_frame.push((hash, bytes));
         if self.nodes_frame_bytes >= NODE_FRAME_BYTES || self.nodes_frame.len() == FRAME_ITEMS_MAX {
@@ -271,6 +274,11 @@ impl<'a> Writer<'a> {
             self.session = Some(session);
         }
         self.session.as_mut().ok_or_else(no_session)
+    }
+
+    /// Opens the session, if it is not yet, with a claim on the roots that are relied on.
+    pub(super) fn claim(&mut self) -> Result<()> {
+        self.opened().map(drop)
     }
 
     /// Claims packs until the session ends.

@@ -1,0 +1,91 @@
+//! Syncs beside deletes and gc on both sides.
+
+use crate::host::{C, Host, disk};
+use crate::sync::{source, sync, sync_relayed};
+use stillpoint_migrate::sync::Give;
+use stillpoint_migrate::wire::Consent;
+use stillpoint_store::ErrorKind;
+use stillpoint_store::ops::gc;
+use stillpoint_store::progress::Progress;
+
+/// As another process does it.
+fn gc_all(host: &Host) {
+    let all = gc::Options {
+        all: true,
+        dry_run: false,
+    };
+    let system = host.reopened();
+    system.store().gc(all, &Progress::default()).unwrap();
+}
+
+fn delete_all(host: &Host) {
+    let system = host.reopened();
+    for snapshot in system.list(None).unwrap() {
+        system.delete_uid(snapshot.uid).unwrap();
+    }
+    gc_all(host);
+}
+
+#[test]
+fn what_is_being_sent_may_be_deleted_and_comes_all_the_same() {
+    let (from, to) = (source(), Host::new(2));
+    let records = from.records();
+    let disks = ["d@one", "d@two", "e@other"].map(|name| (name, from.read(name)));
+    let what = Give {
+        window_max: Some(40),
+        ..Give::default()
+    };
+    // Each message of the sender finds its store emptied, and what nothing holds gone from the receiver's.
+    let empty = |_, _| {
+        delete_all(&from);
+        gc_all(&to);
+        true
+    };
+    let (given, taken) = sync_relayed((&from, &to), &what, Consent::Any, (&empty, &|_, _| true));
+    given.unwrap();
+    assert_eq!(taken.unwrap().outcome.snapshots.len(), 3);
+    assert!(from.reopened().list(None).unwrap().is_empty());
+    assert_eq!(to.records(), records);
+    for (name, disk) in disks {
+        assert!(to.read(name) == disk, "{name}");
+    }
+    to.verify();
+    gc_all(&from);
+    let left = from.reopened();
+    assert_eq!(left.store().refresh().unwrap().sessions().count(), 0);
+}
+
+#[test]
+fn what_is_built_on_may_be_deleted_there_and_nothing_is_lost() {
+    for kind in 3..14 {
+        let (from, to) = (source(), Host::new(2));
+        sync(&from, &to, &Give::default());
+        let mut bytes = from.read("d@two");
+        bytes[7 * C..9 * C].copy_from_slice(&disk([2000, 2001]));
+        from.save("d", "three", &bytes);
+        // Told as changes of what goes just before a message of this kind arrives.
+        let go = |_, this| {
+            if this == kind {
+                delete_all(&to);
+            }
+            true
+        };
+        let lines: crate::sync::Relays<'_> = (&go, &|_, _| true);
+        let (given, taken) = sync_relayed((&from, &to), &Give::default(), Consent::Any, lines);
+        assert_eq!(given.is_ok(), taken.is_ok());
+        if let Err(e) = taken {
+            assert_eq!(e.kind(), ErrorKind::Busy, "{kind}: {e}");
+            assert!(e.what_next().unwrap().contains("again"), "{kind}: {e}");
+        } else {
+            assert_eq!(to.read("d@three"), bytes, "{kind}");
+        }
+        to.store().refresh().unwrap();
+        to.verify();
+        sync(&from, &to, &Give::default());
+        assert_eq!(to.records().len(), 4);
+        for name in ["d@one", "d@two", "d@three", "e@other"] {
+            assert!(from.read(name) == to.read(name), "{kind}: {name}");
+        }
+        to.verify();
+    }
+}
