@@ -78,8 +78,8 @@ impl StoreTable {
     }
 
     fn image(&self) -> Result<Option<Box<dyn DiskFile>>> {
-        let image = self.view()?.image;
-        image
+        let view = self.system.readable_device(self.uid, &self.device)?;
+        view.image
             .map(|path| self.system.disk.open(&path, OpenMode::Read))
             .transpose()
     }
