@@ -1,5 +1,6 @@
 //! The functions over devices of a real store: what qemu-iotests 015, 029, 058 and 217 check, groups, locks, VM state.
 
+mod like_memory;
 mod vm_state;
 mod volumes;
 
