@@ -90,6 +90,22 @@ fn vm_state_goes_in_from_a_pipe() {
 }
 
 #[test]
+fn a_pipe_by_its_path_is_refused_and_the_way_to_read_one_is_named() {
+    let home = home();
+    let pipe = home.path("pipe");
+    let made = support::run(std::process::Command::new("mkfifo").arg(&pipe));
+    made.code(0);
+    home.run(&["create", "paused", "--vm-state", "pipe"])
+        .code(2)
+        .says("VM state: opening the image")
+        .says("`--vm-state -` reads a pipe");
+    home.run(&["create", "paused", "--vm-state", "nothing"])
+        .code(1)
+        .says("VM state: ");
+    assert_eq!(home.snapshots(), []);
+}
+
+#[test]
 fn an_empty_pipe_makes_no_snapshot() {
     let home = home();
     let failed = home

@@ -120,6 +120,14 @@ impl System {
         Ok(self.described(&catalog, device_of_uid(&catalog, uid, name)?))
     }
 
+    /// The same, for whoever is going to read its contents: `Refused` while a goto has written a part of them.
+    pub(crate) fn readable_device(&self, uid: Uid, name: &str) -> Result<DeviceView> {
+        let catalog = self.store.refresh()?;
+        let device = device_of_uid(&catalog, uid, name)?;
+        check_unmarked(&[device])?;
+        Ok(self.described(&catalog, device))
+    }
+
     fn described(&self, catalog: &Catalog, device: &DeviceState) -> DeviceView {
         let mut view = DeviceView::of(catalog, device);
         let attachment = device.attachment.as_ref();

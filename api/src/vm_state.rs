@@ -38,7 +38,7 @@ pub(crate) enum Source<'a> {
 impl Source<'_> {
     pub(crate) fn open(system: &System, bytes: VmBytes<'_>) -> Result<Self> {
         let source = match bytes {
-            VmBytes::File(path) => Self::Image(Image::open(&*system.disk, path, Access::Read)?),
+            VmBytes::File(path) => Self::Image(open_file(system, path)?),
             VmBytes::Stream(stream) => Self::Spool(spool(stream)?),
         };
         // A program that was to write it and failed looks like this.
@@ -65,6 +65,18 @@ impl Source<'_> {
             Self::Spool(_) | Self::Lent(_) => Ok(()),
         }
     }
+}
+
+fn open_file(system: &System, path: &Path) -> Result<Image> {
+    Image::open(&*system.disk, path, Access::Read).map_err(|e| {
+        let e = e.of("VM state");
+        match e.kind() {
+            ErrorKind::InvalidInput => {
+                e.hint("name a file; `--vm-state -` reads a pipe to its end")
+            }
+            _ => e,
+        }
+    })
 }
 
 fn spool(stream: &mut dyn Read) -> Result<Box<dyn DiskFile>> {

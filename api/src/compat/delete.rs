@@ -59,11 +59,21 @@ fn delete_with_error(
     let format = driver.format_name().to_owned();
     match graph.fallback(flags, bs) {
         Some(child) => delete_with_error(flags, graph, child, id, name),
-        None => Err(unsupported(&format, &device, "internal snapshot deletion")),
+        None => Err(unsupported(
+            flags,
+            &format,
+            &device,
+            "internal snapshot deletion",
+        )),
     }
 }
 
-pub(super) fn unsupported(format: &str, device: &str, what: &str) -> Failure {
+pub(super) fn unsupported(flags: &Flags, format: &str, device: &str, what: &str) -> Failure {
+    let what = if flags.unsupported_feature {
+        format!("feature '{what}'")
+    } else {
+        what.to_owned()
+    };
     let text = format!("Block format '{format}' used by device '{device}' does not support {what}");
     Failure::new(errno::ENOTSUP, text)
 }

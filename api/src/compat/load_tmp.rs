@@ -53,7 +53,7 @@ fn load_tmp(
         return loaded.map_err(|e| graph.fail(e));
     }
     let what = "temporarily loading internal snapshots";
-    Err(unsupported(driver.format_name(), &device, what))
+    Err(unsupported(flags, driver.format_name(), &device, what))
 }
 
 /// Loads by id; where that gives -ENOENT or -EINVAL, by name. From 2.0 on.

@@ -10,7 +10,7 @@
  *
  * Rules for all functions:
  *  - Numbers: a negative one is -errno where the release returns one, else -1.
- *  - -ENOENT is a snapshot that there is not; -ENOMEDIUM a closed node, or an image that is gone; -EBUSY what somebody
+ *  - -ENOENT is a snapshot that there is not; -ENOMEDIUM a closed node, or a device or image that is gone; -EBUSY what somebody
  *    else holds, or what something must be done about first, which stillpoint_error_hint() or stillpoint_last_error() says.
  *  - NULL, or a node that there is not or no more, where QEMU aborted or crashed: -EINVAL, false or NULL, nothing is
  *    done, and the Error object and stillpoint_last_error() say which argument it was. What QEMU took NULL for may be

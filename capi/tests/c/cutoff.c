@@ -19,6 +19,10 @@ int main(int argc, char **argv)
     CHECK_SAYS("cut off");
     CHECK(bdrv_snapshot_goto(bs, "1", &error) == -EBUSY);
     CHECK_ERROR(error, "Failed to load snapshot");
+    /* What is there is neither the one nor the other. */
+    CHECK(stillpoint_pread(bs, 0, &byte, 1, &error) == -EBUSY);
+    CHECK_ERROR(error, "cut off");
+    CHECK(stillpoint_getlength(bs, NULL) == -EBUSY);
     CHECK((finish ? stillpoint_goto_finish(store, &error) : stillpoint_goto_undo(store, &error)) == 0);
     CHECK(stillpoint_pread(bs, 0, &byte, 1, &error) == 0 && byte == (finish ? 1 : 2));
     CHECK(stillpoint_goto_finish(store, NULL) == -ENOENT);

@@ -432,7 +432,8 @@ static void graphs(BlockDriverState *other)
 #if V >= 107
     CHECK(bdrv_snapshot_delete(top, "1", NULL, &error_) == -ENOTSUP);
     CHECK(error_get_class(error_) == ERROR_CLASS_GENERIC_ERROR);
-    CHECK_ERROR(error_, "Block format 'raw' used by device '' does not support internal snapshot deletion");
+    CHECK_ERROR(error_, V >= 204 ? "Block format 'raw' used by device '' does not support internal snapshot deletion"
+                                 : "Block format 'raw' used by device '' does not support feature 'internal snapshot");
 #endif
     CHECK(stillpoint_add_child(top, "file", role, disk, &error_) == 0);
     CHECK(stillpoint_add_child(disk, "file", role, top, &error_) < 0);

@@ -78,14 +78,19 @@ impl StoreTable {
     }
 
     fn image(&self) -> Result<Option<Box<dyn DiskFile>>> {
-        let image = self.view()?.image;
-        image
+        let view = self.system.readable_device(self.uid, &self.device)?;
+        view.image
             .map(|path| self.system.disk.open(&path, OpenMode::Read))
             .transpose()
     }
 
+    fn list(&self) -> DriverResult<Vec<RawSnapshot>> {
+        let all = self.system.list_raw_of(self.uid, &self.device);
+        all.map_err(of_device)
+    }
+
     fn snapshot(&self, uid: Uid) -> DriverResult<RawSnapshot> {
-        let all = self.system.list_raw_of(self.uid, &self.device)?;
+        let all = self.list()?;
         let found = all.into_iter().find(|s| s.uid == uid);
         found.ok_or_else(|| DriverError::errno(errno::ENOENT))
     }
@@ -152,8 +157,7 @@ impl Table for StoreTable {
     }
 
     fn entries(&mut self) -> DriverResult<Vec<Entry>> {
-        let all = self.system.list_raw_of(self.uid, &self.device)?;
-        Ok(all.iter().map(entry).collect())
+        Ok(self.list()?.iter().map(entry).collect())
     }
 
     fn put(&mut self, info: &QemuSnapshotInfo, id: ChooseId<'_>) -> DriverResult<IdStr> {
@@ -193,7 +197,7 @@ impl Table for StoreTable {
         match (made, refused) {
             (Ok(made), _) => Ok(IdStr::new(&made.id)),
             (Err(_), Some(refused)) => Err(refused),
-            (Err(e), None) => Err(e.into()),
+            (Err(e), None) => Err(of_device(e)),
         }
     }
 
@@ -225,10 +229,10 @@ impl Table for StoreTable {
     }
 
     fn size(&mut self) -> DriverResult<u64> {
-        if let Some(file) = self.image()? {
+        if let Some(file) = self.image().map_err(of_device)? {
             return Ok(file.len()?);
         }
-        let view = self.view()?;
+        let view = self.view().map_err(of_device)?;
         let head = view.head.map_or(0, |head| head.size);
         // Growing a volume leaves its head as it is.
         let volume = view.size.filter(|_| view.volume);
@@ -239,10 +243,10 @@ impl Table for StoreTable {
         if let Some(uid) = of {
             return Ok(self.shown(uid)?.disk.read(at, into)?);
         }
-        if let Some(file) = self.image()? {
+        if let Some(file) = self.image().map_err(of_device)? {
             return Ok(read_padded(&*file, at, into)?);
         }
-        let view = self.view()?;
+        let view = self.view().map_err(of_device)?;
         if view.volume {
             return Ok(self.read_volume(at, into)?);
         }
@@ -281,6 +285,16 @@ impl Table for StoreTable {
         self.active = Active::Empty;
         Ok(())
     }
+}
+
+/// Where no snapshot is looked for, it is the device that is gone: no medium, since ENOENT says "no such snapshot".
+fn of_device(e: Error) -> DriverError {
+    let e = DriverError::from(e);
+    let errno = match e.errno {
+        errno::ENOENT => errno::ENOMEDIUM,
+        other => other,
+    };
+    DriverError { errno, ..e }
 }
 
 /// Reads from any position: what lies behind the end is zeros, also where no file could reach.

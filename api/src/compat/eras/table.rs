@@ -135,6 +135,10 @@ pub const AXES: &[Axis] = &[
         step(1, 0, "bs, name", |f| f.load_tmp_full = false),
         step(2, 0, "bs, id, name, errp; and load_tmp_by_id_or_name", |f| f.load_tmp_full = true),
     ]),
+    axis("unsupported_feature", "how delete and load_tmp refuse a format without snapshots", &[
+        step(1, 0, "does not support feature 'internal snapshot deletion'", |f| f.unsupported_feature = true),
+        step(2, 4, "does not support internal snapshot deletion", |f| f.unsupported_feature = false),
+    ]),
     axis("goto_errp", "whether goto sets an Error object", &[
         step(1, 0, "no", |f| f.goto_errp = false),
         step(2, 11, "yes", |f| f.goto_errp = true),

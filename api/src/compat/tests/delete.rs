@@ -97,8 +97,12 @@ fn a_format_without_snapshots_is_named() {
             .unwrap_err()
             .error
             .unwrap();
-        let text =
-            "Block format 'raw' used by device 'd0' does not support internal snapshot deletion";
+        let what = if release <= r("2.3") {
+            "feature 'internal snapshot deletion'"
+        } else {
+            "internal snapshot deletion"
+        };
+        let text = format!("Block format 'raw' used by device 'd0' does not support {what}");
         assert_eq!(error.to_string(), text);
     }
 }

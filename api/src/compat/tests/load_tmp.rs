@@ -106,7 +106,12 @@ fn no_child_is_asked() {
         let failed =
             bdrv_snapshot_load_tmp(release, &mut graph, top, Some(b"1"), None).unwrap_err();
         assert_eq!(failed.ret, -e::ENOTSUP);
-        let text = "Block format 'raw' used by device 'd0' does not support temporarily loading internal snapshots";
+        let what = if release <= r("2.3") {
+            "feature 'temporarily loading internal snapshots'"
+        } else {
+            "temporarily loading internal snapshots"
+        };
+        let text = format!("Block format 'raw' used by device 'd0' does not support {what}");
         assert_eq!(failed.error.unwrap().to_string(), text);
     }
 }
