@@ -4,6 +4,8 @@ use crate::server::{Server, run_tool};
 use crate::support::{Dice, Home, has, hash_of, make_image, scribble};
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 
 /// Names that a server lists.
 fn listed(server: &Server) -> Vec<String> {
@@ -39,6 +41,36 @@ fn every_snapshot_is_listed_and_new_ones_at_once() {
     assert_eq!(listed(&server), all);
     home.ok(&["delete", "monday"]);
     assert_eq!(listed(&server), ["copy", "copy@v1", "web2@tuesday"]);
+    server.stop().code(0);
+}
+
+#[test]
+fn a_list_of_many_snapshots_is_read_to_its_end() {
+    if !has("a_list_of_many_snapshots", &["nbdinfo"]) {
+        return;
+    }
+    let home = Home::new();
+    home.ok(&["volume", "create", "vm", "--size", "1M"]);
+    let qmp = format!("unix:{}", home.path("qmp.sock").display());
+    let server = Server::start(&home, &["--qmp", &qmp]);
+    let stream = UnixStream::connect(home.path("qmp.sock")).expect("it listens");
+    let mut answers = BufReader::new(&stream).lines();
+    let mut execute = |command: String| {
+        (&stream)
+            .write_all(command.as_bytes())
+            .expect("it is taken");
+        answers.next().expect("an answer").expect("a line")
+    };
+    // The first line is the greeting.
+    execute(String::new());
+    execute(r#"{"execute":"qmp_capabilities"}"#.to_owned());
+    for n in 0..700 {
+        execute(format!(
+            r#"{{"execute":"x-stillpoint-create","arguments":{{"name":"s{n}"}}}}"#
+        ));
+    }
+    // On one connection it asks for two things of each.
+    assert_eq!(listed(&server).len(), 701);
     server.stop().code(0);
 }
 

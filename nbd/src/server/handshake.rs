@@ -20,7 +20,8 @@ pub(super) struct Ready {
 /// Shakes hands. `None` when the client left in good order or was shown the door.
 pub(super) fn shake(shared: &Shared, socket: &Socket) -> io::Result<Option<Ready>> {
     let limits = &shared.options.limits;
-    let deadline = Some(Instant::now() + limits.handshake);
+    let in_time = || Some(Instant::now() + limits.handshake);
+    let mut deadline = in_time();
     socket.set_stall(Some(limits.handshake))?;
     let (read, mut output) = transport::plain(socket)?;
     let mut input = Input::new(read);
@@ -45,7 +46,14 @@ pub(super) fn shake(shared: &Shared, socket: &Socket) -> io::Result<Option<Ready
             limits.option_bytes,
             &mut out,
         )? {
-            Step::Next => output.send(&out)?,
+            Step::Next => {
+                output.send(&out)?;
+                // Whoever looks at thousands of exports takes longer than a stranger may.
+                if !negotiation.wants_tls() {
+                    deadline = in_time();
+                    input.set_deadline(deadline)?;
+                }
+            }
             Step::Close => {
                 output.send(&out)?;
                 let _ = output.close();

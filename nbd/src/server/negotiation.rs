@@ -92,6 +92,11 @@ impl<'a> Negotiation<'a> {
         self.meta = None;
     }
 
+    /// Nothing is answered before TLS.
+    pub fn wants_tls(&self) -> bool {
+        self.tls == Encryption::Required
+    }
+
     /// An option with too much data, which were skipped.
     pub fn too_big(&self, option: u32, out: &mut Vec<u8>) -> Step {
         if option == opt::EXPORT_NAME {

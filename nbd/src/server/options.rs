@@ -32,9 +32,9 @@ pub struct Limits {
     /// Connections at once. Of further ones each takes the place of the one that has been shaking hands for longest; where none
     /// is, it is closed at once.
     pub connections: usize,
-    /// Longest handshake, TLS included.
+    /// Longest wait for an option in a handshake, and for all of it up to TLS where TLS is required.
     pub handshake: Duration,
-    /// Most options in a handshake.
+    /// Most options in a handshake. A client that looks at every export before it leaves sends a few for each.
     pub options: u32,
     /// Longest data of an option, in bytes; longer data up to 32 MiB are skipped and refused, more ends the connection.
     pub option_bytes: u32,
@@ -59,7 +59,7 @@ impl Default for Limits {
         Self {
             connections: 256,
             handshake: Duration::from_secs(15),
-            options: 1024,
+            options: 1 << 18,
             option_bytes: 64 << 10,
             payload: 32 << 20,
             requests: 64,

@@ -108,3 +108,30 @@ impl Clients {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn who_does_not_listen_is_cut_off_and_nobody_waits_for_him() {
+        let clients = Clients::default();
+        let (ours, mut deaf) = UnixStream::pair().unwrap();
+        let number = clients.enter(ours.try_clone().unwrap(), 1).unwrap();
+        assert_eq!(clients.enter(ours.try_clone().unwrap(), 1), None);
+        let (out, writer) = Out::start(ours).unwrap();
+        clients.negotiated(number, out);
+        // Far more than a socket and the queue take. It returns.
+        for _ in 0..10_000 {
+            clients.tell(&[b'x'; 1024]);
+        }
+        deaf.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        let mut heard = Vec::new();
+        deaf.read_to_end(&mut heard).unwrap();
+        assert!(heard.len() < 10_000 << 10, "it heard everything");
+        clients.leave(number);
+        writer.join().unwrap();
+        assert_eq!(clients.count(), 0);
+    }
+}
