@@ -831,6 +831,86 @@ fn no_vmdk_leads_to_other_files(home: &Home) {
     }
 }
 
+/// A descriptor of a vmdk image that names a file, or nearly, in one of the ways that QEMU may read.
+fn random_descriptor(dice: &mut Dice, named: &str) -> Vec<u8> {
+    let blanks = [" ", " ", "\t", "\n", "\r\n", "\x0b", "\x0c", "  ", ""];
+    let mut text = String::from(*dice.pick(&["# Disk DescriptorFile\n", "\n", "", "#\n"]));
+    text += "version=1\nCID=1\nparentCID=ffffffff\ncreateType=\"";
+    text += *dice.pick(&["monolithicFlat\"\n", "vmfs\"\n"]);
+    for _ in 0..dice.below(3) {
+        let more = [
+            "\n",
+            "# RW 1 FLAT \"x\"\n",
+            "ddb.a = \"RW\"\n",
+            "RW 1 ZERO\n",
+            "\r\n",
+        ];
+        text += *dice.pick(&more);
+    }
+    let name = format!(
+        "\"{named}{}",
+        dice.pick(&["\"", "\"", "\"", "\r\"", "\n", ""])
+    );
+    let kind = *dice.pick(&["FLAT", "FLAT", "VMFS", "VMFS", "ZERO", "VMFSSPARSE"]);
+    let access = *dice.pick(&["RW", "RW", "RW", "RDONLY", "rw"]);
+    for word in [access, "2", kind, &name] {
+        text += *dice.pick(&blanks[..blanks.len() - usize::from(word == "2")]);
+        text += word;
+    }
+    text += *dice.pick(&[" 0\n", "\t0", " 0\n\n", "", "\n0\n"]);
+    if dice.one_in(3) {
+        let mut sparse = vec![0; 512];
+        sparse[..12].copy_from_slice(b"KDMV\x01\0\0\0\x03\0\0\0");
+        sparse[28] = 1 + dice.below(3) as u8;
+        sparse.resize(usize::from(sparse[28]) * 512, b' ');
+        sparse.extend(text.as_bytes());
+        sparse.resize(4096, 0);
+        return sparse;
+    }
+    text.into_bytes()
+}
+
+#[test]
+fn what_qemu_opens_for_a_vmdk_is_asked_for_first() {
+    if !has("migrate descriptors", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate descriptors");
+    let home = Home::new();
+    fs::write(home.path("secret"), "secret ".repeat(200)).expect("written");
+    let named = home.path("secret").display().to_string();
+    let mut opened = 0;
+    for round in 0..150 {
+        let image = random_descriptor(&mut dice, &named);
+        fs::write(home.path("image"), &image).expect("written");
+        let mut qemu = tool("qemu-img");
+        let convert = ["convert", "-f", "vmdk", "-O", "raw", "image", "out"];
+        let ran = run(qemu.current_dir(home.path("")).args(convert));
+        let out = fs::read(home.path("out")).unwrap_or_default();
+        fs::remove_file(home.path("out")).unwrap_or_default();
+        let reads = ran.status.success() && out.starts_with(b"secret");
+        opened += u64::from(reads);
+        let import = [
+            "import",
+            "image",
+            "--format",
+            "vmdk",
+            "--device",
+            "x",
+            "--dry-run",
+        ];
+        let ours = home.run(&import);
+        let refused = ours.err.contains("was not allowed");
+        let shown = String::from_utf8_lossy(&image).into_owned();
+        assert!(
+            refused || !reads,
+            "round {round}: {shown:?}: {}",
+            ours.story()
+        );
+    }
+    assert!(opened > 10, "QEMU opened {opened} of them");
+}
+
 fn an_encrypted_image_leads_to_no_other_file(home: &Home) {
     fs::write(home.path("pass"), "secret").expect("written");
     let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,data_file=data";
