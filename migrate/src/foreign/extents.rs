@@ -106,13 +106,11 @@ fn extent_name(text: &[u8]) -> Option<&[u8]> {
     let first = text.iter().position(|b| !blank(b))?;
     let text = &text[first..];
     let access = [&b"RW"[..], b"RDONLY", b"NOACCESS"];
-    if !access.iter().any(|word| text.starts_with(word)) {
-        return None;
-    }
+    let text = access.iter().find_map(|word| text.strip_prefix(*word))?;
     let quote = text.iter().position(|b| *b == b'"')?;
     let (before, name) = text.split_at(quote);
-    // Size and kind stand between, and no assignment.
-    if before.contains(&b'=') {
+    // Size and kind stand between, with or without a blank.
+    if before.split(blank).filter(|word| !word.is_empty()).count() > 2 {
         return None;
     }
     let name = &name[1..];
@@ -140,7 +138,7 @@ mod tests {
         );
         assert_eq!(found("RW 9 ZERO"), [""; 0]);
         assert_eq!(found("createType=\"RW\""), [""; 0]);
-        assert_eq!(found("RWTS = \"x\"\nparent=\"RW\""), [""; 0]);
+        assert_eq!(found("RW 1 ZERO\n# RW 1 FLAT \"x\"\nb=\"RW\""), [""; 0]);
         assert_eq!(found("a\0\nRW 9 FLAT \"b\""), [""; 0]);
     }
 
