@@ -1,10 +1,11 @@
-//! Syncs beside deletes and gc on both sides.
+//! Syncs beside deletes and gc on both sides, and what they read.
 
 use crate::host::{C, Host, disk};
 use crate::sync::{source, sync, sync_relayed};
-use stillpoint_migrate::sync::Give;
+use stillpoint_migrate::sync::{Give, Take, give, take};
 use stillpoint_migrate::wire::Consent;
 use stillpoint_store::ErrorKind;
+use stillpoint_store::format::entry::PackKind;
 use stillpoint_store::ops::gc;
 use stillpoint_store::progress::Progress;
 
@@ -88,4 +89,38 @@ fn what_is_built_on_may_be_deleted_there_and_nothing_is_lost() {
         }
         to.verify();
     }
+}
+
+#[test]
+fn no_frame_is_read_twice() {
+    let (from, to) = (source(), Host::new(2));
+    let (system, reads) = from.watched();
+    reads.lock().unwrap().clear();
+    let pipe = || std::io::pipe().unwrap();
+    let ((wants, asks), (frames, sends)) = (pipe(), pipe());
+    std::thread::scope(|scope| {
+        let how = Take::default();
+        let taker = scope.spawn(|| take(to.store(), how, frames, asks, &Progress::default()));
+        let idle = Progress::default();
+        give(system.store(), &Give::default(), wants, sends, &idle).unwrap();
+        taker.join().unwrap().unwrap();
+    });
+    let catalog = from.catalog();
+    let of_clusters = |key: &&String| {
+        let packs = catalog.packs();
+        let mut clusters = packs.filter(|p| p.record.kind == PackKind::Clusters);
+        clusters.any(|p| p.name.key() == **key)
+    };
+    let packs = catalog.packs().count();
+    let reads = reads.lock().unwrap();
+    let reads = reads.iter().filter(of_clusters).count();
+    // 302 clusters in frames of four, and a table of each pack in two reads.
+    assert!(
+        reads >= 302 / 4,
+        "{reads} reads are too few: nothing counted"
+    );
+    assert!(
+        reads <= 302_usize.div_ceil(4) + 3 + 2 * packs,
+        "{reads} reads"
+    );
 }
