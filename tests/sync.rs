@@ -182,29 +182,36 @@ fn check_half(ran: &Ran, to: &Home) {
 fn killed_at_any_moment_nothing_is_half_there_and_again_it_finishes() {
     let mut dice = Dice::announced("sync killed");
     let from = source(&mut dice, 4 << 20);
-    let to = Home::new();
-    let mut killed = 0;
-    for round in 0..12 {
-        let there = format!("ssh:host:{}", folder(&to));
-        let mut sync = command(&["sync", "store", &there], PLAIN, &from);
+    let (pushed, pulled) = (Home::new(), Home::new());
+    let mut killed = [0, 0];
+    for round in 0..24 {
+        // The one that is killed sends, or receives.
+        let there = |home: &Home| format!("ssh:host:{}", folder(home));
+        let (mut sync, to) = if round % 2 == 0 {
+            let push = ["sync", "store", &there(&pushed)];
+            (command(&push, PLAIN, &from), &pushed)
+        } else {
+            let pull = ["sync", &there(&from), "store"];
+            (command(&pull, PLAIN, &pulled), &pulled)
+        };
         sync.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = sync.spawn().expect("the program starts");
-        sleep(Duration::from_millis(dice.below(12 * (round + 1))));
+        sleep(Duration::from_millis(dice.below(6 * (round + 2))));
         child.kill().expect("it is ours");
         let ran = finish(child, "sync, killed".into());
-        killed += usize::from(ran.status.code().is_none());
+        killed[round as usize % 2] += usize::from(ran.status.code().is_none());
         let there = to.snapshots().len();
         assert!(there == 0 || there == 4, "{there} of 4");
     }
-    assert!(killed > 0, "never killed: nothing tested");
-    from.ok(&["sync", "store", &folder(&to)]);
-    equal(&from, &to);
-    let left = to.json(&["gc", "--all"]);
-    assert_eq!(
-        left["pinned_bytes"], 0,
-        "the sessions of the killed have ended"
-    );
-    equal(&from, &to);
+    assert!(killed[0] > 0 && killed[1] > 0, "{killed:?}: nothing tested");
+    for to in [&pushed, &pulled] {
+        from.ok(&["sync", "store", &folder(to)]);
+        equal(&from, to);
+        let left = to.json(&["gc", "--all"]);
+        let pinned = &left["pinned_bytes"];
+        assert_eq!(*pinned, 0, "the sessions of the killed have ended");
+        equal(&from, to);
+    }
 }
 
 #[test]

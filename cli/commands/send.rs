@@ -110,12 +110,21 @@ pub fn to_file<T>(
 ) -> Result<T> {
     let failed = |e| Error::io(doing, e).at(path.display());
     let mut file = File::create_new(path).map_err(failed)?;
-    let written = write(&mut file).and_then(|done| file.sync_all().map(|()| done).map_err(failed));
+    let written = write(&mut file).and_then(|done| {
+        // The bytes, then the name.
+        let synced = file.sync_all().and_then(|()| sync_folder(path));
+        synced.map(|()| done).map_err(failed)
+    });
     if written.is_err() {
         // What made it fail is what the caller is to hear.
         let _ = std::fs::remove_file(path);
     }
     written
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|parent| *parent != Path::new(""));
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 impl Report for Sent {

@@ -13,9 +13,10 @@ use crate::report::transfer::Synced;
 use clap::Args;
 use peer::Remote;
 use place::Place;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
-use stillpoint_api::System;
+use stillpoint_api::{SnapshotRef, System};
 use stillpoint_migrate::sync::{self, Give, Take};
 use stillpoint_migrate::wire::Consent;
 use stillpoint_migrate::wire::message::Plan;
@@ -82,6 +83,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
     let take = Take {
         renames: arguments.renames.iter().cloned().collect(),
         consent: Consent::Only(plan),
+        only: asked(&give.targets)?,
     };
     let done = match (&source, &destination) {
         (Place::Here(from), Place::Here(to)) => here(from, to, &give, take, context),
@@ -119,6 +121,12 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Answer> {
         hops: u64::from(done.hops),
         seconds: since.elapsed().as_secs_f64(),
     }))
+}
+
+/// The devices of the targets.
+fn asked(targets: &[String]) -> Result<BTreeSet<String>> {
+    let device = |target: &String| Ok(SnapshotRef::parse(target)?.device);
+    targets.iter().map(device).collect()
 }
 
 /// Both on this host: the same over two pipes.

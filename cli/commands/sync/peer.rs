@@ -76,6 +76,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<Answer> {
             let take = Take {
                 renames: arguments.renames.iter().cloned().collect(),
                 consent: Consent::Any,
+                ..Take::default()
             };
             sync::take(system.store(), take, from, to, &context.progress)
         }

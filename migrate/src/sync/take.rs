@@ -7,7 +7,7 @@ use crate::wire::intake::{Finished, Intake};
 use crate::wire::message::{Failed, Totals, Want};
 use crate::wire::plan::Known;
 use crate::wire::{Consent, Incoming, Message, Outcome, Outgoing, Preamble, Purpose, Side};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufWriter, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
@@ -22,6 +22,8 @@ pub struct Take {
     pub renames: BTreeMap<String, String>,
     /// What the sender may plan.
     pub consent: Consent,
+    /// The devices that were asked for, by the sender's names; all where it is none.
+    pub only: BTreeSet<String>,
 }
 
 /// Receives what the store at the other end of the pipe sends. Durable when this returns; an error leaves nothing but clusters
@@ -66,6 +68,7 @@ fn take_with<R: Read + Send + 'static>(
     }
     expire(store)?;
     let mut intake = Intake::new(store, take.renames, take.consent)?;
+    intake.only(take.only);
     for have in Known::of(&store.catalog()) {
         answers.put(&Message::Have(have), 0);
     }

@@ -83,6 +83,8 @@ pub struct Intake<'a> {
     /// Those of which no device came yet.
     unused: BTreeSet<String>,
     consent: Consent,
+    /// The devices that were asked for, by the sender's names; all where it is none.
+    only: BTreeSet<String>,
     plan: Option<Plan>,
     /// What was here when it began.
     begun: Arc<Catalog>,
@@ -114,6 +116,7 @@ impl<'a> Intake<'a> {
             unused: renames.keys().cloned().collect(),
             renames,
             consent,
+            only: BTreeSet::new(),
             plan: None,
             begun: store.catalog(),
             devices: Vec::new(),
@@ -128,6 +131,30 @@ impl<'a> Intake<'a> {
             missing_count: 0,
             clusters: 0,
         })
+    }
+
+    /// Refuses devices that are not called so at the sender.
+    pub fn only(&mut self, names: BTreeSet<String>) {
+        self.only = names;
+    }
+
+    /// That it was asked for; of a mirror, which deletes, also that it is the one that is called so here.
+    fn check_asked(&self, told: &str, here: Option<&str>) -> Result<()> {
+        if self.only.is_empty() {
+            return Ok(());
+        }
+        let refused = Error::new(ErrorKind::Refused, DOING);
+        if !self.only.contains(told) {
+            let why = format!("device {told:?} comes, which nobody asked for");
+            return Err(refused.detail(why));
+        }
+        let name = self.renames.get(told).map_or(told, String::as_str);
+        match here.filter(|here| self.planned().mirror && *here != name) {
+            None => Ok(()),
+            Some(here) => Err(refused
+                .detail(format!("device {told:?} of the sender is {here:?} here"))
+                .hint(format!("if that is meant, say --as {told}={here}"))),
+        }
     }
 
     /// Whether nothing is to be stored.
@@ -197,6 +224,8 @@ impl<'a> Intake<'a> {
         let catalog = self.store.catalog();
         let told = device.name.clone();
         self.unused.remove(&told);
+        let here = catalog.device(&device.uid).map(|d| d.name.as_str());
+        self.check_asked(&told, here)?;
         if let Some(known) = catalog.device(&device.uid) {
             check_unmarked(known.in_goto.is_some(), &known.name)?;
             device.name.clone_from(&known.name);

@@ -115,6 +115,20 @@ impl Host {
         open(&self.objects.fork_handle(), &self.index, &self.world)
     }
 
+    /// The same, and what it reads: the keys, one a call.
+    pub fn watched(&self) -> (System, Arc<Mutex<Vec<String>>>) {
+        let reads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let noted = reads.clone();
+        let note = move |call: &str, key: &str| {
+            if call.contains("get") || call.contains("read") {
+                noted.lock().unwrap().push(key.into());
+            }
+            Ok(())
+        };
+        let objects = self.objects.fork_handle().with_gate(Arc::new(note));
+        (open(&objects, &self.index, &self.world), reads)
+    }
+
     pub fn image(&self, device: &str) -> PathBuf {
         self.folder.path().join(device)
     }
