@@ -599,6 +599,40 @@ fn a_fault_while_a_volume_is_handed_over_loses_no_later_write() {
 }
 
 #[test]
+fn a_rotten_block_of_an_overlay_is_told_and_the_rest_is_read() {
+    let machine = Machine::new(13);
+    let system = machine.open();
+    let volumes = system.volumes().unwrap();
+    let size = 8 * BLOCK;
+    let made = system.volume_create_on(&volumes, "a", VolumeSource::Empty(size), &progress());
+    let volume = volumes.volume(&made.unwrap().uid).unwrap();
+    volume.write_at(0, &[0xAB; BLOCK as usize]).unwrap();
+    volume.write_at(BLOCK, &[0xCD; BLOCK as usize]).unwrap();
+    let mut paths = machine.disk.snapshot_paths().into_iter();
+    let path = paths.find(|path| path.ends_with("1-1")).unwrap();
+    let file = machine.disk.open(&path, OpenMode::Read).unwrap();
+    let mut block = vec![0; BLOCK as usize];
+    let rotten = (0..file.len().unwrap() / BLOCK).find(|slot| {
+        file.read_at(slot * BLOCK, &mut block).unwrap();
+        block.iter().all(|b| *b == 0xAB)
+    });
+    machine.disk.flip_bit(&path, rotten.unwrap() * BLOCK + 9, 3);
+    let failed = volume.read_at(0, &mut block).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Corrupt);
+    volume.read_at(BLOCK, &mut block).unwrap();
+    assert!(block.iter().all(|b| *b == 0xCD));
+    let taken = snap(&system, &volumes, "s", &["a".to_owned()]).unwrap_err();
+    assert_eq!(
+        taken.kind(),
+        ErrorKind::Corrupt,
+        "nothing unverified is stored"
+    );
+    volume.write_at(0, &[1; BLOCK as usize]).unwrap();
+    snap(&system, &volumes, "s", &["a".to_owned()]).unwrap();
+    assert_eq!(restored(&system, "a@s")[..4096], [1; 4096]);
+}
+
+#[test]
 fn gc_and_deletes_of_another_program_take_nothing_from_a_volume_in_use() {
     let machine = Machine::new(12);
     let (system, other) = (machine.open(), machine.open());
