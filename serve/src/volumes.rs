@@ -110,7 +110,7 @@ impl OpenVolumes {
     pub fn larger_than(&self, most: u64) -> Vec<(Uid, String)> {
         let large = |device: &Uid| {
             let volume = self.volumes.volume(device);
-            volume.is_ok_and(|volume| volume.overlay_bytes() > most)
+            volume.is_ok_and(|volume| volume.overlay_cost() > most)
         };
         let used = self.used().into_iter();
         used.filter(|(device, ..)| large(device))

@@ -1,8 +1,9 @@
 //! Volumes over NBD: what guests write is there, snapshots of it are whole, and commands work on it while it is served.
 
 use crate::server::{Server, run_tool};
-use crate::support::{Dice, Home, has, tool};
+use crate::support::{Dice, Home, has, is_root, skip, tool};
 use nix::sys::signal::Signal;
+use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use stillpoint_nbd::ZeroMode;
 use stillpoint_nbd::client::{Client, Connection, Options};
@@ -92,10 +93,23 @@ fn a_volume_holds_what_was_written_through_snapshots_restarts_and_gotos() {
         home.run(&["goto", "s0"]).code(5).says("open for writing");
         home.run(&["volume", "remove", "vm"]).code(5);
         home.run(&["volume", "resize", "vm", "4M"]).code(5);
+        check_clone(&home, &server, round, &model, &mut dice);
+        if round == 3 {
+            // With power or not: what was flushed is there, and only that is in this model.
+            client.flush().expect("a flush");
+            server.signal(Signal::SIGKILL);
+            drop((client, server));
+            check_mounted(&home, &snapshots);
+            continue;
+        }
         drop(client);
+        if round == 1 {
+            model.resize(9 * MIB + 512, 0);
+            home.ok(&["volume", "resize", "vm", &model.len().to_string()]);
+        }
         if round == 2 {
             let (name, bytes) = &snapshots[dice.below(3) as usize];
-            until_free(|| home.run(&["goto", name]));
+            until_free(|| home.run(&["goto", name, "--device", "vm"]));
             model.clone_from(bytes);
             check(&server.client("vm"), &model);
         }
@@ -106,6 +120,50 @@ fn a_volume_holds_what_was_written_through_snapshots_restarts_and_gotos() {
     assert_eq!(exported, blake3::hash(&model), "without a server");
     let _server = Server::start(&home, &[]);
     assert_eq!(home.export("vm"), blake3::hash(&model), "through it");
+}
+
+/// A clone holds what the volume does, and what is written to it is its own.
+fn check_clone(home: &Home, server: &Server, round: usize, model: &[u8], dice: &mut Dice) {
+    let name = format!("clone{round}");
+    home.ok(&["volume", "create", &name, "--from", "vm"]);
+    let client = server.client(&name);
+    check(&client, model);
+    let mut own = model.to_vec();
+    for _ in 0..20 {
+        change(&client, &mut own, dice);
+    }
+    check(&client, &own);
+    check(&server.client("vm"), model);
+}
+
+/// Every snapshot is a file with its bytes, by FUSE.
+fn check_mounted(home: &Home, snapshots: &[(String, Vec<u8>)]) {
+    if let Err(e) = File::options().read(true).write(true).open("/dev/fuse") {
+        skip("check_mounted", &format!("/dev/fuse: {e}"));
+        return;
+    }
+    if !is_root() && !has("check_mounted", &["fusermount3"]) {
+        return;
+    }
+    let folder = home.path("mnt");
+    fs::create_dir(&folder).expect("a folder");
+    let mut child = home.command(&["mount", "mnt"]).spawn().expect("it starts");
+    while !folder.join("vm").exists() {
+        let ended = child.try_wait().expect("it is our child");
+        assert!(ended.is_none(), "it does not mount: {ended:?}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let found: Vec<bool> = snapshots
+        .iter()
+        .map(|(name, bytes)| {
+            let file = fs::read(folder.join(format!("vm/{name}.raw")));
+            file.is_ok_and(|found| found == *bytes)
+        })
+        .collect();
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, Signal::SIGTERM).expect("it runs");
+    assert!(child.wait().expect("it is our child").success());
+    assert_eq!(found, vec![true; snapshots.len()]);
 }
 
 /// The server notices in its own time that a client has gone.

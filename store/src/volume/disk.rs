@@ -93,6 +93,11 @@ impl<'a> Volume<'a> {
         layers.overlays.iter().map(|o| o.data_bytes()).sum()
     }
 
+    /// What the overlays cost: their data, and as much as a block for each run of what is empty. Storing them frees it.
+    pub fn overlay_cost(&self) -> u64 {
+        self.layers().overlays.iter().map(|o| o.cost()).sum()
+    }
+
     /// Fills `buf` from a range within the volume.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let mut layers = self.layers();
@@ -126,26 +131,26 @@ impl<'a> Volume<'a> {
     /// Writes a range within the volume. `NoSpace` leaves the volume as it was.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
         let _passing = self.pass()?;
-        let layers = self.layers();
-        self.checked(&layers, offset, data.len() as u64)?;
-        write(&layers, offset, data)
+        self.change(&|layers| {
+            self.checked(layers, offset, data.len() as u64)?;
+            write(layers, offset, data)
+        })
     }
 
     /// Makes a range within the volume zeros: as a hole with `may_unmap`.
     pub fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> Result<()> {
         let _passing = self.pass()?;
-        let layers = self.layers();
-        let range = self.checked(&layers, offset, len)?;
         let kind = if may_unmap { Empty::Hole } else { Empty::Zero };
-        let whole = whole_blocks(&range, layers.size);
-        if whole.start >= whole.end {
-            return write_zeros(&layers, range);
-        }
-        write_zeros(&layers, range.start..whole.start * BLOCK)?;
-        layers
-            .top()
-            .write_empty(whole.start, whole.end - whole.start, kind)?;
-        write_zeros(&layers, (whole.end * BLOCK).min(range.end)..range.end)
+        self.change(&|layers| {
+            let range = self.checked(layers, offset, len)?;
+            let whole = whole_blocks(&range, layers.size);
+            if whole.start >= whole.end {
+                return write_zeros(layers, range);
+            }
+            write_zeros(layers, range.start..whole.start * BLOCK)?;
+            self.write_empty(layers, &whole, kind)?;
+            write_zeros(layers, (whole.end * BLOCK).min(range.end)..range.end)
+        })
     }
 
     /// The contents of a range within the volume are of no use any more: whole blocks of it become holes.
@@ -157,9 +162,34 @@ impl<'a> Volume<'a> {
         if whole.start >= whole.end {
             return Ok(());
         }
-        layers
-            .top()
-            .write_empty(whole.start, whole.end - whole.start, Empty::Hole)
+        self.write_empty(&layers, &whole, Empty::Hole)
+    }
+
+    /// Does it, and once more on other layers: parts of blocks are read of a head that may be it no more, and collected.
+    fn change(&self, on: &dyn Fn(&Layers<'a>) -> Result<()>) -> Result<()> {
+        let mut layers = self.layers();
+        loop {
+            let failed = match on(&layers) {
+                Err(e) if may_be_dropped(&e) => e,
+                done => return done,
+            };
+            let now = self.layers();
+            if Arc::ptr_eq(&now, &layers) {
+                return Err(failed.of(format!("volume {}", self.device)));
+            }
+            layers = now;
+        }
+    }
+
+    fn write_empty(&self, layers: &Layers<'_>, blocks: &Range<u64>, kind: Empty) -> Result<()> {
+        let top = layers.top();
+        top.write_empty(blocks.start, blocks.end - blocks.start, kind)?;
+        // A guest that trims and never flushes shall not fill the memory with it.
+        if top.wants_flush() {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     /// Everything acknowledged before survives a crash when this returns: every overlay is synced that no durable entry has

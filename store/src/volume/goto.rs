@@ -105,8 +105,8 @@ impl Volume<'_> {
         })
     }
 
-    /// The entry is durable: what the old generation had is removed. Nothing is in flight.
-    fn begin(&self, next: Next) -> Result<()> {
+    /// The entry is durable, nothing is in flight. Returns the files of the old generation.
+    fn begin(&self, next: Next) -> Vec<PathBuf> {
         let layers = self.layers();
         let mut chain = self.chain();
         let old = layers.overlays.iter().chain(chain.spare.as_ref());
@@ -118,7 +118,7 @@ impl Volume<'_> {
             size: next.record.size,
             readers: layers.readers.clone(),
         });
-        self.shared.host.remove(&old)
+        old
     }
 }
 
@@ -133,9 +133,14 @@ impl<'a> super::open::Shared<'a> {
     ) -> Result<()> {
         let volume = |device: &Uid| of(turns, device);
         let Err(e) = done else {
-            return nexts
+            // ORDER: all are in force before anything can fail. One that stayed behind would take writes that the log gave up.
+            let old = nexts
                 .into_iter()
-                .try_for_each(|(device, next)| volume(&device).map_or(Ok(()), |v| v.begin(next)));
+                .filter_map(|(device, next)| volume(&device).map(|v| v.begin(next)))
+                .collect::<Vec<_>>()
+                .concat();
+            self.host.remove_sometime(&old);
+            return Ok(());
         };
         let known = !crate::log::is_unclear(&e)
             && self.store.refresh().is_ok_and(|catalog| {
@@ -147,9 +152,7 @@ impl<'a> super::open::Shared<'a> {
             });
         for (device, next) in &nexts {
             if known {
-                // What stays is removed when the volume is opened next.
-                let path = [next.overlay.path().to_owned()];
-                self.host.remove(&path).unwrap_or_default();
+                self.host.remove_sometime(&[next.overlay.path().to_owned()]);
             } else if let Some(volume) = volume(device) {
                 volume.end();
             }

@@ -5,6 +5,7 @@ use super::turn::Turn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{HeadOrigin, Op, SessionKind, VolumeRecord};
 use crate::id::Uid;
+use crate::log::is_unclear;
 use crate::object::Purse;
 use crate::progress::Progress;
 
@@ -27,7 +28,8 @@ impl Volumes<'_> {
         }
         let old = volume.chain().record;
         let new = VolumeRecord { host: None, ..old };
-        self.shared
+        let done = self
+            .shared
             .store
             .commit(SessionKind::Writer, Purse::Free, &mut |catalog| {
                 let device = catalog.device(device);
@@ -39,7 +41,14 @@ impl Volumes<'_> {
                     base: device.and_then(|d| d.base),
                     origin: HeadOrigin::Existing,
                 }])
-            })?;
+            });
+        if let Err(e) = done {
+            // Another host may have it now, which would never see what is written here.
+            if is_unclear(&e) {
+                volume.end();
+            }
+            return Err(e);
+        }
         volume.end();
         self.opened().remove(device);
         self.shared.host.remove_folder(device)

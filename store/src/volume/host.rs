@@ -123,7 +123,8 @@ impl Host {
     }
 
     fn make_folder(&self, folder: &Path) -> Result<()> {
-        if matches!(self.disk.kind(folder), Ok(FileKind::Folder)) {
+        // A folder alone proves nothing: whoever made it may have ended before its name was durable.
+        if matches!(self.disk.kind(&folder.join("lock")), Ok(FileKind::File)) {
             return Ok(());
         }
         self.disk.create_folders(folder)?;
@@ -164,6 +165,13 @@ impl Host {
     /// Removes files of overlays; nobody needs to know when.
     pub fn remove(&self, paths: &[PathBuf]) -> Result<()> {
         paths.iter().try_for_each(|path| self.disk.remove(path))
+    }
+
+    /// The same for what nobody reads any more: what cannot be removed now is so when its volume is opened next.
+    pub fn remove_sometime(&self, paths: &[PathBuf]) {
+        for path in paths {
+            self.disk.remove(path).unwrap_or_default();
+        }
     }
 
     /// Removes the folder of a volume that is no more, whose lock the caller holds.

@@ -72,6 +72,10 @@ impl<'a> Volumes<'a> {
     pub(super) fn turns(&self, devices: &[Uid]) -> Result<Vec<Turn<'a>>> {
         let volumes: Result<Vec<_>> = devices.iter().map(|d| self.volume(d)).collect();
         let turns = Turn::take_all(volumes?);
+        let catalog = self.shared.store.refresh()?;
+        for turn in &turns {
+            turn.volume().catch_up(&catalog)?;
+        }
         turns
             .iter()
             .try_for_each(|turn| turn.volume().check_not_ended())?;

@@ -6,7 +6,7 @@ use super::frozen::Frozen;
 use super::layers::{Head, Layers};
 use super::overlay::{Overlay, union};
 use super::turn::Turn;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, DeviceState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{ChainPoint, Content, HeadOrigin, Op, SessionKind, VolumeRecord};
 use crate::format::overlay::BLOCK_BYTES;
@@ -126,7 +126,12 @@ impl Sealed<'_> {
     }
 
     fn settle_all(&self, catalog: &Catalog) -> Result<()> {
-        self.volumes.iter().try_for_each(|v| v.settle(catalog))
+        let mut settled = Ok(());
+        for volume in &self.volumes {
+            let done = volume.settle(catalog);
+            settled = settled.and(done);
+        }
+        settled
     }
 
     /// Takes all of it in and commits what `plan` says.
@@ -217,6 +222,45 @@ impl<'a> Volume<'a> {
     }
 }
 
+impl Volume<'_> {
+    /// Goes on from where the log has the volume, should an entry stand whose answer was lost. In the volume's turn.
+    pub(super) fn catch_up(&self, catalog: &Catalog) -> Result<()> {
+        let old = self.chain().record;
+        let device = catalog.device(&self.device());
+        match device.and_then(|d| d.volume.map(|record| (d, record))) {
+            Some((_, record)) if record == old => {}
+            Some((device, record))
+                if (record.generation, record.host) == (old.generation, old.host) =>
+            {
+                self.shared.store.log.make_durable()?;
+                self.go_on(device, record);
+            }
+            // Removed, or taken over: what was written here since is in nobody's chain.
+            _ => self.end(),
+        }
+        Ok(())
+    }
+
+    /// The head has more of the chain, and the entry that says so is durable.
+    fn go_on(&self, device: &DeviceState, record: VolumeRecord) {
+        self.chain().record = record;
+        let layers = self.layers();
+        let (old, kept): (Vec<_>, Vec<_>) = layers
+            .overlays
+            .iter()
+            .cloned()
+            .partition(|o| o.name().n <= record.absorbed);
+        let head = device.head.map(|head| Arc::new(Head::new(head)));
+        self.set_layers(Layers {
+            size: record.size,
+            ..with(&layers, kept, head)
+        });
+        // ORDER: after the entry, which is durable. Who reads them yet has them open.
+        let paths: Vec<PathBuf> = old.iter().map(|o| o.path().to_owned()).collect();
+        self.shared.host.remove_sometime(&paths);
+    }
+}
+
 /// The layers with other overlays and another head.
 fn with<'a>(
     layers: &Layers<'a>,
@@ -283,17 +327,7 @@ impl SealedVolume<'_> {
         if record.point() != now {
             return Ok(());
         }
-        self.volume.chain().record = record;
-        let layers = self.volume.layers();
-        let (old, kept): (Vec<_>, Vec<_>) = layers
-            .overlays
-            .iter()
-            .cloned()
-            .partition(|o| o.name().n <= self.through);
-        let head = device.head.map(|head| Arc::new(Head::new(head)));
-        self.volume.set_layers(with(&layers, kept, head));
-        // ORDER: after the entry, which is durable. Who reads them yet has them open.
-        let paths: Vec<PathBuf> = old.iter().map(|o| o.path().to_owned()).collect();
-        self.volume.shared.host.remove(&paths)
+        self.volume.go_on(device, record);
+        Ok(())
     }
 }

@@ -36,6 +36,9 @@ pub const PART: &str = "new";
 const GROW_MIN: u32 = 256;
 const GROW_MAX: u32 = 16 << 10;
 
+/// Ranges made empty that a batch should have at most: 2 MiB of memory.
+const EMPTIED_MAX: usize = 64 << 10;
+
 /// See the module. All calls may come from several threads.
 pub struct Overlay {
     name: OverlayName,
@@ -183,6 +186,16 @@ impl Overlay {
     /// Bytes of data in force.
     pub fn data_bytes(&self) -> u64 {
         self.state().map.data_blocks() * BLOCK_BYTES as u64
+    }
+
+    /// What it costs, in bytes: a block for each entry of its map.
+    pub fn cost(&self) -> u64 {
+        self.state().map.len() as u64 * BLOCK_BYTES as u64
+    }
+
+    /// Whether much is remembered for the next batch alone.
+    pub fn wants_flush(&self) -> bool {
+        self.state().emptied.len() >= EMPTIED_MAX
     }
 
     /// The next overlay takes the writes from now on; durable with the next sync.

@@ -58,6 +58,7 @@ impl Overlay {
             tail: Tail::new(header),
         };
         let (map, was_durable) = chain.read()?;
+        let is_followed = chain.is_followed()?;
         let tail = chain.tail;
         let used = used_slots(&map, &tail, slots)?;
         let overlay = Self {
@@ -70,7 +71,13 @@ impl Overlay {
             sealed: AtomicBool::new(header.sealed),
             file,
         };
-        if !was_durable {
+        if is_followed {
+            // A batch that came to nothing. Its data may become whole again by what is written to the same slots; it shall not
+            // come to life by that after somebody has read what there was without it.
+            let next = lock(&overlay.tail).next;
+            overlay.write_slot(next, &[0; BLOCK_BYTES])?;
+        }
+        if !was_durable || is_followed {
             // ORDER: before another batch is written, whose being there says that all before it are durable.
             overlay.file.sync_data()?;
             let mut tail = lock(&overlay.tail);
@@ -138,6 +145,16 @@ impl Chain<'_> {
             return Err(Error::corrupt(DOING, why));
         }
         Ok((map, self.tail.number == durable))
+    }
+
+    /// Whether something lies behind the last batch in force that could be the next.
+    fn is_followed(&self) -> Result<bool> {
+        let end = Point {
+            number: self.tail.number,
+            checksum: self.tail.checksum,
+            next: self.tail.next,
+        };
+        Ok(self.block(end)?.is_some())
     }
 
     /// The next batch, if it is there to its end.

@@ -214,7 +214,7 @@ impl Overlay {
             .write_at(slot * BLOCK_BYTES as u64, &tail.header.encode())
     }
 
-    fn write_slot(&self, slot: u32, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write_slot(&self, slot: u32, bytes: &[u8]) -> Result<()> {
         self.file
             .write_at(u64::from(slot) * BLOCK_BYTES as u64, bytes)
     }

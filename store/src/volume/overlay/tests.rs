@@ -386,3 +386,44 @@ fn the_overlay_of_another_is_refused() {
     let refused = Overlay::open(&disk, Path::new(PATH), other);
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt);
 }
+
+#[test]
+fn a_batch_that_came_to_nothing_never_comes_to_life() {
+    let disk = disk();
+    let overlay = create(&disk);
+    let write = |first, fill| Step::Write {
+        first,
+        count: 1,
+        fill,
+    };
+    run(&overlay, write(0, 1)).unwrap();
+    overlay.close().unwrap();
+    run(
+        &overlay,
+        Step::Empty {
+            first: 0,
+            count: 1,
+            kind: Empty::Hole,
+        },
+    )
+    .unwrap();
+    run(&overlay, write(5, 2)).unwrap();
+    overlay.sync().unwrap();
+    let Some(Held::Data(place)) = overlay.get(5) else {
+        panic!("it was written");
+    };
+    drop(overlay);
+    // As after a crash within that sync: the map's block is there, not all that it names.
+    disk.flip_bit(PATH, u64::from(place.slot) * BLOCK_BYTES as u64, 0);
+    let after = open(&disk).unwrap();
+    let found = contents(&after);
+    assert_eq!(found, Plain::from([(0, Is::Filled(1))]));
+    // The same bytes in the same slot, and no sync.
+    run(&after, write(5, 2)).unwrap();
+    let Some(Held::Data(again)) = after.get(5) else {
+        panic!("it was written");
+    };
+    assert_eq!(again.slot, place.slot, "else this proves nothing");
+    drop(after);
+    assert_eq!(contents(&open(&disk).unwrap()), found);
+}
