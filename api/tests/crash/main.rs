@@ -18,5 +18,6 @@ mod lies;
 mod points;
 mod space;
 mod steps;
+mod volume_faults;
 mod volumes;
 mod watch;

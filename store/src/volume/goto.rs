@@ -105,8 +105,9 @@ impl Volume<'_> {
         })
     }
 
-    /// The entry is durable: what the old generation had is removed. Nothing is in flight.
-    fn begin(&self, next: Next) -> Result<()> {
+    /// The entry is durable: what the old generation had is removed. Nothing is in flight. Cannot fail: the others of the group
+    /// must go on as well, and what is not removed now is when the volume is opened next.
+    fn begin(&self, next: Next) {
         let layers = self.layers();
         let mut chain = self.chain();
         let old = layers.overlays.iter().chain(chain.spare.as_ref());
@@ -118,7 +119,7 @@ impl Volume<'_> {
             size: next.record.size,
             readers: layers.readers.clone(),
         });
-        self.shared.host.remove(&old)
+        self.shared.host.remove(&old);
     }
 }
 
@@ -133,9 +134,12 @@ impl<'a> super::open::Shared<'a> {
     ) -> Result<()> {
         let volume = |device: &Uid| of(turns, device);
         let Err(e) = done else {
-            return nexts
-                .into_iter()
-                .try_for_each(|(device, next)| volume(&device).map_or(Ok(()), |v| v.begin(next)));
+            for (device, next) in nexts {
+                if let Some(volume) = volume(&device) {
+                    volume.begin(next);
+                }
+            }
+            return Ok(());
         };
         let known = !crate::log::is_unclear(&e)
             && self.store.refresh().is_ok_and(|catalog| {
@@ -149,7 +153,7 @@ impl<'a> super::open::Shared<'a> {
             if known {
                 // What stays is removed when the volume is opened next.
                 let path = [next.overlay.path().to_owned()];
-                self.host.remove(&path).unwrap_or_default();
+                self.host.remove(&path);
             } else if let Some(volume) = volume(device) {
                 volume.end();
             }

@@ -161,9 +161,11 @@ impl Host {
         Ok(())
     }
 
-    /// Removes files of overlays; nobody needs to know when.
-    pub fn remove(&self, paths: &[PathBuf]) -> Result<()> {
-        paths.iter().try_for_each(|path| self.disk.remove(path))
+    /// Removes files of overlays that nobody needs. What cannot be removed now is when the volume is opened next.
+    pub fn remove(&self, paths: &[PathBuf]) {
+        for path in paths {
+            self.disk.remove(path).unwrap_or_default();
+        }
     }
 
     /// Removes the folder of a volume that is no more, whose lock the caller holds.

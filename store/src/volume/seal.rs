@@ -6,7 +6,7 @@ use super::frozen::Frozen;
 use super::layers::{Head, Layers};
 use super::overlay::{Overlay, union};
 use super::turn::Turn;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, DeviceState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::{ChainPoint, Content, HeadOrigin, Op, SessionKind, VolumeRecord};
 use crate::format::overlay::BLOCK_BYTES;
@@ -126,7 +126,8 @@ impl Sealed<'_> {
     }
 
     fn settle_all(&self, catalog: &Catalog) -> Result<()> {
-        self.volumes.iter().try_for_each(|v| v.settle(catalog))
+        let settled: Vec<Result<()>> = self.volumes.iter().map(|v| v.settle(catalog)).collect();
+        settled.into_iter().collect()
     }
 
     /// Takes all of it in and commits what `plan` says.
@@ -269,6 +270,7 @@ impl SealedVolume<'_> {
         })
     }
 
+    /// Cannot fail where the entry has moved the volume: the others of the group must go on as well.
     fn settle(&self, catalog: &Catalog) -> Result<()> {
         let gone = || {
             Error::new(ErrorKind::Busy, "taking a snapshot of a volume")
@@ -280,20 +282,27 @@ impl SealedVolume<'_> {
             absorbed: self.through,
             ..self.expect
         };
-        if record.point() != now {
-            return Ok(());
+        if record.point() == now {
+            self.volume.go_on(device, record);
         }
-        self.volume.chain().record = record;
-        let layers = self.volume.layers();
+        Ok(())
+    }
+}
+
+impl Volume<'_> {
+    /// The entry that put the volume's head there is durable: overlays that the head has are removed.
+    fn go_on(&self, device: &DeviceState, record: VolumeRecord) {
+        self.chain().record = record;
+        let layers = self.layers();
         let (old, kept): (Vec<_>, Vec<_>) = layers
             .overlays
             .iter()
             .cloned()
-            .partition(|o| o.name().n <= self.through);
+            .partition(|o| o.name().n <= record.absorbed);
         let head = device.head.map(|head| Arc::new(Head::new(head)));
-        self.volume.set_layers(with(&layers, kept, head));
+        self.set_layers(with(&layers, kept, head));
         // ORDER: after the entry, which is durable. Who reads them yet has them open.
         let paths: Vec<PathBuf> = old.iter().map(|o| o.path().to_owned()).collect();
-        self.volume.shared.host.remove(&paths)
+        self.shared.host.remove(&paths);
     }
 }
