@@ -106,11 +106,11 @@ impl OpenVolumes {
             .collect()
     }
 
-    /// Volumes, with their names, of which more than `most` bytes are not in the store.
+    /// Volumes, with their names, of which more than `most` bytes are not in the store, or as much in runs that are empty.
     pub fn larger_than(&self, most: u64) -> Vec<(Uid, String)> {
         let large = |device: &Uid| {
             let volume = self.volumes.volume(device);
-            volume.is_ok_and(|volume| volume.overlay_bytes() > most)
+            volume.is_ok_and(|volume| volume.overlay_load() > most)
         };
         let used = self.used().into_iter();
         used.filter(|(device, ..)| large(device))

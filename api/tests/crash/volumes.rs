@@ -169,11 +169,11 @@ impl Expect {
     }
 }
 
-fn uid(system: &System, name: &str) -> Result<stillpoint_api::store::id::Uid> {
+pub fn uid(system: &System, name: &str) -> Result<stillpoint_api::store::id::Uid> {
     system.volume_named(name)
 }
 
-fn guest(volumes: &Volumes<'_>, system: &System, name: &str, seed: u64) -> Result<()> {
+pub fn guest(volumes: &Volumes<'_>, system: &System, name: &str, seed: u64) -> Result<()> {
     let volume = volumes.volume(&uid(system, name)?)?;
     for act in acts(seed, volume.size()) {
         match act {

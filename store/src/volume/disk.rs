@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
+/// Runs that were made empty and not synced: so many at most, and those of the writes under way.
+const UNSYNCED_MAX: usize = 1 << 16;
 /// Bytes of zeros that are written where a range ends within a block.
 static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
@@ -93,6 +95,12 @@ impl<'a> Volume<'a> {
         layers.overlays.iter().map(|o| o.data_bytes()).sum()
     }
 
+    /// The same with what takes memory and no bytes: of runs that were made empty each counts as a block.
+    pub fn overlay_load(&self) -> u64 {
+        let layers = self.layers();
+        layers.overlays.iter().map(|o| o.entries() * BLOCK).sum()
+    }
+
     /// Fills `buf` from a range within the volume.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let mut layers = self.layers();
@@ -126,31 +134,32 @@ impl<'a> Volume<'a> {
     /// Writes a range within the volume. `NoSpace` leaves the volume as it was.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
         let _passing = self.pass()?;
-        let layers = self.layers();
-        self.checked(&layers, offset, data.len() as u64)?;
-        write(&layers, offset, data)
+        self.checked(&self.layers(), offset, data.len() as u64)?;
+        self.put(offset, data)
     }
 
     /// Makes a range within the volume zeros: as a hole with `may_unmap`.
     pub fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> Result<()> {
-        let _passing = self.pass()?;
+        let passing = self.pass()?;
         let layers = self.layers();
         let range = self.checked(&layers, offset, len)?;
         let kind = if may_unmap { Empty::Hole } else { Empty::Zero };
         let whole = whole_blocks(&range, layers.size);
         if whole.start >= whole.end {
-            return write_zeros(&layers, range);
+            return self.put_zeros(range);
         }
-        write_zeros(&layers, range.start..whole.start * BLOCK)?;
+        self.put_zeros(range.start..whole.start * BLOCK)?;
         layers
             .top()
             .write_empty(whole.start, whole.end - whole.start, kind)?;
-        write_zeros(&layers, (whole.end * BLOCK).min(range.end)..range.end)
+        self.put_zeros((whole.end * BLOCK).min(range.end)..range.end)?;
+        drop(passing);
+        self.relieve(&layers)
     }
 
     /// The contents of a range within the volume are of no use any more: whole blocks of it become holes.
     pub fn discard(&self, offset: u64, len: u64) -> Result<()> {
-        let _passing = self.pass()?;
+        let passing = self.pass()?;
         let layers = self.layers();
         let range = self.checked(&layers, offset, len)?;
         let whole = whole_blocks(&range, layers.size);
@@ -159,7 +168,44 @@ impl<'a> Volume<'a> {
         }
         layers
             .top()
-            .write_empty(whole.start, whole.end - whole.start, Empty::Hole)
+            .write_empty(whole.start, whole.end - whole.start, Empty::Hole)?;
+        drop(passing);
+        self.relieve(&layers)
+    }
+
+    /// What was made empty is remembered until it is synced. A guest that never flushes is made to.
+    fn relieve(&self, layers: &Layers<'_>) -> Result<()> {
+        if layers.top().unsynced_empty() < UNSYNCED_MAX {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    /// Writes bytes within the volume, by whoever has passed the gate.
+    fn put(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let mut layers = self.layers();
+        loop {
+            let failed = match write(&layers, offset, data) {
+                Ok(()) => return Ok(()),
+                Err(e) => e,
+            };
+            // What a block held besides is read, perhaps of a head that is none any more. The overlay on top stays.
+            let now = self.layers();
+            if !may_be_dropped(&failed) || Arc::ptr_eq(&now, &layers) {
+                return Err(failed);
+            }
+            layers = now;
+        }
+    }
+
+    fn put_zeros(&self, range: Range<u64>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let n = (BLOCK - at % BLOCK).min(range.end - at);
+            self.put(at, &ZEROS[..n as usize])?;
+            at += n;
+        }
+        Ok(())
     }
 
     /// Everything acknowledged before survives a crash when this returns: every overlay is synced that no durable entry has
@@ -256,16 +302,6 @@ fn whole_blocks(range: &Range<u64>, size: u64) -> Range<u64> {
         range.end / BLOCK
     };
     range.start.div_ceil(BLOCK)..end
-}
-
-fn write_zeros(layers: &Layers<'_>, range: Range<u64>) -> Result<()> {
-    let mut at = range.start;
-    while at < range.end {
-        let n = (BLOCK - at % BLOCK).min(range.end - at);
-        write(layers, at, &ZEROS[..n as usize])?;
-        at += n;
-    }
-    Ok(())
 }
 
 /// Blocks that are written in part are read first. Whoever writes one of them meanwhile makes that void, and it is done again.

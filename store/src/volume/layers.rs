@@ -319,9 +319,13 @@ impl Stored<'_> {
     /// A block that was not what it must be: its slot may have been given to another while it was read, since it was written
     /// again. Only one that is still said to be there is damaged.
     fn read_again(&self, block: u64, mut tried: Place, into: &mut [u8]) -> Result<()> {
+        let mut same = 0;
         for _ in 0..TRIES {
-            match self.overlay.get(block) {
-                Some(Held::Data(place)) if place == tried => {
+            let held = self.overlay.get(block);
+            same += u32::from(held == Some(Held::Data(tried)));
+            match held {
+                // Once it may have gone and come back, bytes and slot, while it was read.
+                Some(Held::Data(place)) if place == tried && same > 1 => {
                     return Err(Error::corrupt("reading an overlay", "a block has not its checksum")
                         .at(self.overlay.path().display())
                         .offset(u64::from(place.slot) * BLOCK)

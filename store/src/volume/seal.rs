@@ -50,7 +50,9 @@ impl<'a> Volumes<'a> {
     /// sealed never has the second without the first. Guests are held for as long as it takes to put other overlays in place.
     pub fn seal(&self, devices: &[Uid]) -> Result<Sealed<'a>> {
         let turns = self.turns(devices)?;
+        let catalog = self.shared.store.refresh()?;
         for turn in &turns {
+            turn.volume().catch_up(&catalog)?;
             turn.volume().prepare_spare()?;
         }
         // ORDER: all gates are shut before the first overlay is switched, and opened when the last one is.
@@ -290,6 +292,31 @@ impl SealedVolume<'_> {
 }
 
 impl Volume<'_> {
+    /// What the log says, where the answer to an entry of ours was lost, or another host took the volume. By whoever has its
+    /// turn.
+    fn catch_up(&self, catalog: &Catalog) -> Result<()> {
+        let device = catalog.device(&self.device());
+        let now = device.and_then(|d| Some((d, d.volume?)));
+        let (known, top) = (self.chain().record, self.layers().top().name().n);
+        match now {
+            Some((_, record)) if record.point() == known.point() => Ok(()),
+            Some((device, record))
+                if (record.generation, record.host) == (known.generation, known.host)
+                    && (known.absorbed..top).contains(&record.absorbed) =>
+            {
+                // ORDER: what is removed on the strength of the log is so with a log that survives a crash.
+                self.shared.store.log.make_durable()?;
+                self.go_on(device, record);
+                Ok(())
+            }
+            // What is written here would be lost when it is opened next.
+            _ => {
+                self.end();
+                self.check_not_ended()
+            }
+        }
+    }
+
     /// The entry that put the volume's head there is durable: overlays that the head has are removed.
     fn go_on(&self, device: &DeviceState, record: VolumeRecord) {
         self.chain().record = record;

@@ -185,6 +185,16 @@ impl Overlay {
         self.state().map.data_blocks() * BLOCK_BYTES as u64
     }
 
+    /// Entries of its map: what it takes in memory.
+    pub fn entries(&self) -> u64 {
+        self.state().map.len() as u64
+    }
+
+    /// Blocks that were made empty, run by run, since the last sync: each is remembered until the next one.
+    pub fn unsynced_empty(&self) -> usize {
+        self.state().emptied.len()
+    }
+
     /// The next overlay takes the writes from now on; durable with the next sync.
     pub fn seal(&self) {
         self.sealed.store(true, Ordering::Release);
