@@ -9,7 +9,7 @@ use stillpoint_nbd::client::{Client, Connection, Options};
 
 const MIB: usize = 1 << 20;
 
-fn home_with(volumes: &[&str], size: &str) -> Home {
+pub fn home_with(volumes: &[&str], size: &str) -> Home {
     let home = Home::new();
     for name in volumes {
         home.ok(&["volume", "create", name, "--size", size]);
@@ -18,7 +18,7 @@ fn home_with(volumes: &[&str], size: &str) -> Home {
 }
 
 /// One random change, to the volume and to what it should be.
-fn change(client: &Connection, model: &mut [u8], dice: &mut Dice) {
+pub fn change(client: &Connection, model: &mut [u8], dice: &mut Dice) {
     let size = model.len() as u64;
     let most = [512, 4096, 70_000, 300_000][dice.below(4) as usize];
     let len = 1 + dice.below(most);
@@ -55,7 +55,7 @@ fn change(client: &Connection, model: &mut [u8], dice: &mut Dice) {
     }
 }
 
-fn check(client: &Connection, model: &[u8]) {
+pub fn check(client: &Connection, model: &[u8]) {
     for (n, piece) in model.chunks(MIB).enumerate() {
         let read = client
             .read((n * MIB) as u64, piece.len())
@@ -109,7 +109,7 @@ fn a_volume_holds_what_was_written_through_snapshots_restarts_and_gotos() {
 }
 
 /// The server notices in its own time that a client has gone.
-fn until_free(run: impl Fn() -> crate::support::Ran) {
+pub fn until_free(run: impl Fn() -> crate::support::Ran) {
     for _ in 0..1000 {
         let ran = run();
         if ran.status.code() != Some(5) {
