@@ -37,11 +37,7 @@ impl Keeper {
                 if Instant::now() < not_before {
                     continue;
                 }
-                if let Err(e) = look(&shelf, most, &counters) {
-                    // Stopped as asked is no failure.
-                    if e.kind() != ErrorKind::Cancelled {
-                        warn!(error = %chain(&e), "storing what was written to a volume failed");
-                    }
+                if look(&shelf, most, &counters).is_err() {
                     not_before = Instant::now() + AFTER_FAILURE;
                 }
             }
@@ -54,15 +50,24 @@ impl Keeper {
     }
 }
 
+/// One volume that cannot be stored keeps no other from it. The last error.
 fn look(shelf: &Shelf, most: u64, progress: &Progress) -> Result<()> {
-    let volumes = shelf.volumes();
-    for (device, name) in volumes.larger_than(most) {
+    let mut done = Ok(());
+    for (device, name) in shelf.volumes().larger_than(most) {
         let since = Instant::now();
-        store(shelf, device, progress)?;
-        let seconds = since.elapsed().as_secs_f64();
-        info!(volume = name, seconds, "stored what was written");
+        match store(shelf, device, progress) {
+            Ok(()) => {
+                let seconds = since.elapsed().as_secs_f64();
+                info!(volume = name, seconds, "stored what was written");
+            }
+            Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+            Err(e) => {
+                warn!(volume = name, error = %chain(&e), "storing what was written failed");
+                done = Err(e);
+            }
+        }
     }
-    Ok(())
+    done
 }
 
 fn store(shelf: &Shelf, device: Uid, progress: &Progress) -> Result<()> {

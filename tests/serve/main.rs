@@ -7,5 +7,6 @@ mod contexts;
 mod control;
 mod exports;
 mod life;
+mod model;
 mod server;
 mod volumes;

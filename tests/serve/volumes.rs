@@ -10,7 +10,7 @@ use stillpoint_nbd::client::{Client, Connection, Options};
 
 const MIB: usize = 1 << 20;
 
-fn home_with(volumes: &[&str], size: &str) -> Home {
+pub fn home_with(volumes: &[&str], size: &str) -> Home {
     let home = Home::new();
     for name in volumes {
         home.ok(&["volume", "create", name, "--size", size]);
@@ -19,7 +19,7 @@ fn home_with(volumes: &[&str], size: &str) -> Home {
 }
 
 /// One random change, to the volume and to what it should be.
-fn change(client: &Connection, model: &mut [u8], dice: &mut Dice) {
+pub fn change(client: &Connection, model: &mut [u8], dice: &mut Dice) {
     let size = model.len() as u64;
     let most = [512, 4096, 70_000, 300_000][dice.below(4) as usize];
     let len = 1 + dice.below(most);
@@ -56,7 +56,7 @@ fn change(client: &Connection, model: &mut [u8], dice: &mut Dice) {
     }
 }
 
-fn check(client: &Connection, model: &[u8]) {
+pub fn check(client: &Connection, model: &[u8]) {
     for (n, piece) in model.chunks(MIB).enumerate() {
         let read = client
             .read((n * MIB) as u64, piece.len())
@@ -167,7 +167,7 @@ fn check_mounted(home: &Home, snapshots: &[(String, Vec<u8>)]) {
 }
 
 /// The server notices in its own time that a client has gone.
-fn until_free(run: impl Fn() -> crate::support::Ran) {
+pub fn until_free(run: impl Fn() -> crate::support::Ran) {
     for _ in 0..1000 {
         let ran = run();
         if ran.status.code() != Some(5) {
@@ -320,9 +320,47 @@ fn a_bitmap_of_a_volume_is_what_was_written_since() {
     server.stop().code(0);
 }
 
+/// fio at work on a volume, until it is dropped.
+struct Load(std::process::Child);
+
+impl Load {
+    fn start(home: &Home, uri: &str) -> Self {
+        let uri = format!("--uri={uri}");
+        let mut fio = tool("fio");
+        fio.current_dir(home.path(".")).args([
+            "--name=busy",
+            "--ioengine=nbd",
+            &uri,
+            "--rw=randwrite",
+            "--bs=4k",
+            "--iodepth=8",
+            "--fsync=16",
+            "--size=4M",
+            "--time_based",
+            "--runtime=60",
+        ]);
+        let quiet = fio
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        Self(quiet.spawn().expect("fio starts"))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It may have ended with its server.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_server_that_is_killed_keeps_every_flushed_write() {
-    let home = home_with(&["a", "b"], "4M");
+    let test = "a_server_that_is_killed_keeps_every_flushed_write";
+    // What fio writes is not looked at: it keeps the server at work, with flushes of its own.
+    let with_fio = has(test, &["fio"]);
+    let volumes = ["a", "b", "busy"];
+    let home = home_with(if with_fio { &volumes } else { &volumes[..2] }, "4M");
     let mut dice = Dice::announced("a_server_that_is_killed");
     // The last number that was flushed in each place, and the last that was sent there.
     let places = 256u64;
@@ -336,6 +374,7 @@ fn a_server_that_is_killed_keeps_every_flushed_write() {
     };
     for round in 0..rounds {
         let server = Server::start(&home, &["--cache", "1M"]);
+        let load = with_fio.then(|| Load::start(&home, &server.uri("busy")));
         verify(&server, &flushed, &sent, places);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -356,15 +395,23 @@ fn a_server_that_is_killed_keeps_every_flushed_write() {
                 let name = format!("s{round}");
                 home.run(&["create", &name]);
             }
-            std::thread::sleep(std::time::Duration::from_millis(20 + dice.below(150)));
+            // fio takes its time to begin.
+            let least = if with_fio { 250 } else { 20 };
+            std::thread::sleep(std::time::Duration::from_millis(least + dice.below(150)));
             // Killed in the middle of it.
             server.signal(Signal::SIGKILL);
             stop.store(true, Ordering::SeqCst);
         });
+        drop(load);
     }
     let server = Server::start(&home, &[]);
     verify(&server, &flushed, &sent, places);
     assert!(flushed.iter().any(|n| n.load(Ordering::SeqCst) > 0));
+    if with_fio {
+        let busy = server.client("busy").read(0, 4 * MIB);
+        let busy = busy.expect("it is read");
+        assert!(busy.iter().any(|b| *b != 0), "fio has flushed something");
+    }
     server.stop().code(0);
     home.ok(&["verify"]);
 }

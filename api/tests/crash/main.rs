@@ -18,5 +18,7 @@ mod lies;
 mod points;
 mod space;
 mod steps;
+mod volume_chain;
+mod volume_faults;
 mod volumes;
 mod watch;

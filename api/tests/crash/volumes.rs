@@ -10,14 +10,14 @@ use stillpoint_api::store::ops::gc;
 use stillpoint_api::store::progress::Progress;
 use stillpoint_api::{Create, Error, Output, Result, System, VolumeSource, Volumes};
 
-type Bytes = Vec<u8>;
-type Found<T> = std::result::Result<T, String>;
+pub type Bytes = Vec<u8>;
+pub type Found<T> = std::result::Result<T, String>;
 
-const BLOCK: u64 = 4096;
+pub const BLOCK: u64 = 4096;
 
 /// One step, through volumes that stay open from step to step.
 #[derive(Debug, Clone)]
-enum Step {
+pub enum Step {
     Empty(&'static str, u64),
     Clone(&'static str, &'static str),
     /// What a guest does, by a seed.
@@ -91,8 +91,8 @@ fn act_on(disk: &mut Bytes, act: &Act) {
 
 /// What there is. Of each volume all that it may hold after a crash; the last is what it holds now.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Expect {
-    volumes: BTreeMap<String, Vec<Bytes>>,
+pub struct Expect {
+    pub volumes: BTreeMap<String, Vec<Bytes>>,
     snapshots: BTreeMap<(String, String), Bytes>,
 }
 
@@ -113,7 +113,7 @@ impl Expect {
         }
     }
 
-    fn after(&self, step: &Step) -> Self {
+    pub fn after(&self, step: &Step) -> Self {
         let mut next = self.clone();
         let key = |d: &str, s: &str| (d.to_owned(), s.to_owned());
         match *step {
@@ -169,11 +169,11 @@ impl Expect {
     }
 }
 
-fn uid(system: &System, name: &str) -> Result<stillpoint_api::store::id::Uid> {
+pub fn uid(system: &System, name: &str) -> Result<stillpoint_api::store::id::Uid> {
     system.volume_named(name)
 }
 
-fn guest(volumes: &Volumes<'_>, system: &System, name: &str, seed: u64) -> Result<()> {
+pub fn guest(volumes: &Volumes<'_>, system: &System, name: &str, seed: u64) -> Result<()> {
     let volume = volumes.volume(&uid(system, name)?)?;
     for act in acts(seed, volume.size()) {
         match act {
@@ -185,7 +185,7 @@ fn guest(volumes: &Volumes<'_>, system: &System, name: &str, seed: u64) -> Resul
     Ok(())
 }
 
-fn take(system: &System, volumes: &Volumes<'_>, step: &Step) -> Result<()> {
+pub fn take(system: &System, volumes: &Volumes<'_>, step: &Step) -> Result<()> {
     let progress = Progress::default();
     let names = |devices: &[&str]| devices.iter().map(ToString::to_string).collect::<Vec<_>>();
     match *step {
@@ -229,9 +229,9 @@ fn take(system: &System, volumes: &Volumes<'_>, step: &Step) -> Result<()> {
 }
 
 /// How far the steps came: what was acknowledged, and the step that failed.
-struct Trace {
-    sure: Expect,
-    failed: Option<(Step, Error)>,
+pub struct Trace {
+    pub sure: Expect,
+    pub failed: Option<(Step, Error)>,
 }
 
 impl Trace {
@@ -246,7 +246,7 @@ impl Trace {
     }
 }
 
-fn run(machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
+pub fn run(machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
     let mut sure = from.clone();
     for part in steps.split(|step| matches!(step, Step::Restart)) {
         let failed = |step: &Step, e| Some((step.clone(), e));
@@ -279,7 +279,7 @@ fn run(machine: &Machine, from: &Expect, steps: &[Step]) -> Trace {
     Trace { sure, failed: None }
 }
 
-fn read_all(volumes: &Volumes<'_>, system: &System, name: &str) -> Result<Bytes> {
+pub fn read_all(volumes: &Volumes<'_>, system: &System, name: &str) -> Result<Bytes> {
     let volume = volumes.volume(&uid(system, name)?)?;
     let mut bytes = vec![0; volume.size() as usize];
     volume.read_at(0, &mut bytes)?;
@@ -294,6 +294,12 @@ fn snapshot(system: &System, reference: &str) -> Result<Bytes> {
 
 /// What is there, if it is what `expect` says: its volumes then hold what was found.
 fn matches(system: &System, expect: &Expect) -> Found<Expect> {
+    let volumes = doing(system.volumes(), "opening volumes")?;
+    matches_on(system, &volumes, expect)
+}
+
+/// The same through volumes that are open.
+pub fn matches_on(system: &System, volumes: &Volumes<'_>, expect: &Expect) -> Found<Expect> {
     let devices = doing(system.devices(), "listing devices")?;
     let there: Vec<String> = devices
         .iter()
@@ -315,10 +321,9 @@ fn matches(system: &System, expect: &Expect) -> Found<Expect> {
             format!("{d}@{s}: {}", difference(&found, wanted))
         })?;
     }
-    let volumes = doing(system.volumes(), "opening volumes")?;
     let mut found = expect.clone();
     for (name, may) in &expect.volumes {
-        let bytes = doing(read_all(&volumes, system, name), &format!("reading {name}"))?;
+        let bytes = doing(read_all(volumes, system, name), &format!("reading {name}"))?;
         ensure(may.contains(&bytes), || {
             format!("{name}: {}", difference(&bytes, may.last().unwrap()))
         })?;
@@ -328,7 +333,7 @@ fn matches(system: &System, expect: &Expect) -> Found<Expect> {
 }
 
 /// It is one of those allowed, and works on.
-fn check(machine: &Machine, allowed: &[Expect]) -> Found<()> {
+pub fn check(machine: &Machine, allowed: &[Expect]) -> Found<()> {
     let system = doing(machine.open(), "opening the store")?;
     let mut why = String::new();
     let found = allowed
@@ -394,7 +399,7 @@ fn crash_everywhere(limit: u64, before: &[Step], steps: &[Step]) {
     });
 }
 
-const TWO: [Step; 6] = [
+pub const TWO: [Step; 6] = [
     Step::Empty("a", 12 * BLOCK + 700),
     Step::Empty("b", 9 * BLOCK),
     Step::Guest("a", 1),

@@ -22,6 +22,9 @@ pub const ENTRIES_MAX: usize = (BLOCK_BYTES - HEAD_BYTES) / ENTRY_BYTES;
 /// Blocks of a disk at most: of the largest one.
 const BLOCKS_MAX: u64 = 1 << 51;
 
+/// Headers written to an overlay at most: counting them never ends before a disk does.
+const COUNT_MAX: u64 = u64::MAX / 2;
+
 const MAGIC: &[u8; 8] = b"STILLOVL";
 const VERSION: u32 = 1;
 const SEALED: u32 = 1;
@@ -168,6 +171,10 @@ impl OverlayHeader {
         if flags & !SEALED != 0 || u32_at(bytes, 116) != 0 {
             return wrong("it has flags that nobody knows");
         }
+        let count = u64_at(bytes, 80);
+        if count > COUNT_MAX {
+            return wrong("nobody has written so many headers");
+        }
         Ok(Self {
             name: OverlayName {
                 store: Uid(first(&bytes[16..])),
@@ -177,7 +184,7 @@ impl OverlayHeader {
                 n: u64_at(bytes, 72),
             },
             sealed: flags & SEALED != 0,
-            count: u64_at(bytes, 80),
+            count,
             seed: first(&bytes[88..]),
             durable: u64_at(bytes, 104),
             first: u32_at(bytes, 112),

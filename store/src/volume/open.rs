@@ -112,6 +112,7 @@ impl<'a> Shared<'a> {
         // Under the lock: whoever had it before is done with the volume.
         let state = self.device(device)?;
         let record = own(&state)?;
+        check_countable(&state, &record)?;
         let name = |n| self.name(device, &record, n);
         self.host.remove_parts(device)?;
         self.remove_old(device, &record)?;
@@ -129,6 +130,8 @@ impl<'a> Shared<'a> {
         if overlays[0].is_sealed() {
             return Err(missing(&state.name, overlays[0].name().n + 1));
         }
+        // A crash came before they were marked, or the one above was made beforehand: without it they are old from now on.
+        overlays[1..].iter().for_each(|overlay| overlay.seal());
         let layers = Layers {
             overlays,
             head: state.head.map(|head| Arc::new(Head::new(head))),
@@ -257,6 +260,15 @@ fn record_of(device: &DeviceState) -> Result<VolumeRecord> {
             .at(&device.name)
             .hint("`still volume create NAME --from DEVICE` makes one of it")
     })
+}
+
+/// Numbers of overlays are counted up from there without a look at how far.
+fn check_countable(device: &DeviceState, record: &VolumeRecord) -> Result<()> {
+    if record.absorbed > u64::MAX / 2 || record.generation > u64::MAX / 2 {
+        let why = "no volume has had so many overlays";
+        return Err(Error::corrupt(DOING, why).at(&device.name));
+    }
+    Ok(())
 }
 
 fn missing(volume: &str, n: u64) -> Error {

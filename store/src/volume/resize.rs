@@ -54,6 +54,8 @@ impl<'a> Volumes<'a> {
                     origin: HeadOrigin::Existing,
                 }])
             })?;
+        // ORDER: no write is under way that took the last block for all that is behind the old end; it would undo one of there.
+        let _shut = volume.shut();
         volume.chain().record = new;
         let layers = volume.layers();
         volume.set_layers(Layers {

@@ -225,13 +225,15 @@ impl<'a> Volume<'a> {
 impl Volume<'_> {
     /// Goes on from where the log has the volume, should an entry stand whose answer was lost. In the volume's turn.
     pub(super) fn catch_up(&self, catalog: &Catalog) -> Result<()> {
-        let old = self.chain().record;
+        let (old, top) = (self.chain().record, self.layers().top().name().n);
         let device = catalog.device(&self.device());
         match device.and_then(|d| d.volume.map(|record| (d, record))) {
             Some((_, record)) if record == old => {}
             Some((device, record))
-                if (record.generation, record.host) == (old.generation, old.host) =>
+                if (record.generation, record.host) == (old.generation, old.host)
+                    && (old.absorbed..top).contains(&record.absorbed) =>
             {
+                // ORDER: what is removed on the strength of the log is so with a log that survives a crash.
                 self.shared.store.log.make_durable()?;
                 self.go_on(device, record);
             }
