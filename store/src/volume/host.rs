@@ -123,14 +123,21 @@ impl Host {
     }
 
     fn make_folder(&self, folder: &Path) -> Result<()> {
-        // A folder alone proves nothing: whoever made it may have ended before its name was durable.
-        if matches!(self.disk.kind(&folder.join("lock")), Ok(FileKind::File)) {
-            return Ok(());
+        let is_new = !matches!(self.disk.kind(folder), Ok(FileKind::Folder));
+        if is_new {
+            self.disk.create_folders(folder)?;
         }
-        self.disk.create_folders(folder)?;
-        // ORDER: what lies in a folder is as durable as the folder's own name.
-        self.disk.sync_folder(&self.volumes())?;
-        self.disk.sync_folder(&self.folder)
+        // ORDER: what lies in a folder is as durable as the folder's own name. Of one that is there too: whoever made it may have
+        // been killed before this.
+        let synced = self
+            .disk
+            .sync_folder(&self.volumes())
+            .and_then(|()| self.disk.sync_folder(&self.folder));
+        if is_new && synced.is_err() {
+            // A later sync need not make durable what this one was to: the next try makes it anew.
+            self.disk.remove_folder(folder).unwrap_or_default();
+        }
+        synced
     }
 
     /// Generations and numbers of the overlays that are there, sorted.

@@ -113,6 +113,9 @@ impl<'a> Shared<'a> {
         let state = self.device(device)?;
         let record = own(&state)?;
         check_countable(&state, &record)?;
+        // ORDER: the entry is durable, whoever wrote it and was cut off, before anything is acknowledged into the overlays that it
+        // makes current, and before those are removed that it makes needless.
+        self.store.log.make_durable()?;
         let name = |n| self.name(device, &record, n);
         self.host.remove_parts(device)?;
         self.remove_old(device, &record)?;
@@ -169,8 +172,6 @@ impl<'a> Shared<'a> {
         if old.is_empty() {
             return Ok(());
         }
-        // ORDER: the entry that they are not needed for is durable, whoever wrote it.
-        self.store.log.make_durable()?;
         self.host.remove(&old)
     }
 

@@ -5,6 +5,7 @@ use super::turn::Turn;
 use crate::error::Result;
 use crate::format::entry::{HeadOrigin, Op, SessionKind};
 use crate::id::Uid;
+use crate::log::is_unclear;
 use crate::object::Purse;
 
 impl Volumes<'_> {
@@ -17,7 +18,8 @@ impl Volumes<'_> {
         };
         let _shut = volume.shut();
         let expect = Some(volume.chain().record.point());
-        self.shared
+        let done = self
+            .shared
             .store
             .commit(SessionKind::Writer, Purse::Reserve, &mut |catalog| {
                 if catalog.snapshots_of(device).is_empty() {
@@ -31,7 +33,14 @@ impl Volumes<'_> {
                     base: None,
                     origin: HeadOrigin::Existing,
                 }])
-            })?;
+            });
+        if let Err(e) = done {
+            // What would be written to it now may be nobody's.
+            if is_unclear(&e) {
+                volume.end();
+            }
+            return Err(e);
+        }
         volume.end();
         self.opened().remove(device);
         // ORDER: after the entry. The lock is held until the last user of the volume is gone.
