@@ -115,6 +115,11 @@ impl Edits {
                 });
             }
             2 => {
+                let before = self.runs.last();
+                let goes_on = before.is_some_and(|r| !r.child.is_uniform() && r.first + 1 == first);
+                if goes_on {
+                    return Err(bad("neighbours with a hash each are two runs"));
+                }
                 for first in first..last {
                     // LIMIT: ends with the hashes, of which there are as many as bytes for them.
                     let hash = hashes.next().ok_or_else(|| bad("a cluster has no hash"))?;
@@ -209,6 +214,19 @@ mod tests {
             bad[at] = value;
             bad
         };
+        // Two runs of a hash each, the second right behind the first, have a second encoding.
+        let two = good[12..28]
+            .iter()
+            .chain(&[1, 0, 0, 0, 0, 0, 0, 0])
+            .chain(&good[20..28]);
+        let two = [
+            &[1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0][..],
+            &two.copied().collect::<Vec<u8>>(),
+            &[1; 64],
+        ]
+        .concat();
+        let refused = Edits::decode(&two).unwrap_err().to_string();
+        assert!(refused.contains("two runs"), "{refused}");
         // More runs, more hashes, the first run at 5 too, longer, of another kind, the second empty.
         for (at, value) in [
             (4, 3),
