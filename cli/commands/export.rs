@@ -42,6 +42,7 @@ Examples:
   still export web1@monday - | zstd > web1.raw.zst
   still export web1 web1.qcow2 --format qcow2 --snapshots all --compress zstd
   still export web1@monday old.qcow2 --format qcow2 --snapshots id:1,id:2 --verify
+  still export web1@monday ancient.qcow2 --format qcow2 --compat 0.10
   still export web1 - --format qcow2 --compress zstd | ssh other 'cat > web1.qcow2'
   still export web1 web1.luks --format luks --secret-file passphrase
   still export --vm-state web1@paused ram.bin")]
@@ -63,6 +64,12 @@ pub struct Arguments {
     /// Cluster size of a qcow2 image
     #[arg(long, value_name = "N", default_value = "64K", value_parser = crate::size::parse_u32)]
     cluster_size: u32,
+    /// Version of a qcow2 image, as qemu-img calls it: 0.10 (version 2, for programs before 2012) or 1.1 (version 3)
+    #[arg(long, value_enum, value_name = "0.10|1.1", default_value = "1.1")]
+    compat: Compat,
+    /// Width of the refcounts of a qcow2 image: 1, 2, 4, 8, 16, 32 or 64; 16 with --compat 0.10
+    #[arg(long, value_name = "BITS", default_value_t = 16)]
+    refcount_bits: u32,
     /// Read the file back afterwards and compare it with the store
     #[arg(long, conflicts_with = "vm_state")]
     verify: bool,
@@ -85,6 +92,15 @@ pub struct Arguments {
 enum Compress {
     Zlib,
     Zstd,
+}
+
+/// Versions of qcow2, by the QEMU release that brought them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Compat {
+    #[value(name = "0.10")]
+    V2,
+    #[value(name = "1.1")]
+    V3,
 }
 
 const DOING: &str = "exporting";
@@ -151,6 +167,10 @@ fn check(arguments: &Arguments, format: Format) -> Result<()> {
         }
         if arguments.compress.is_some() {
             let why = format!("--compress is for qcow2, not for {format}");
+            return unsupported(why, "add --format qcow2");
+        }
+        if arguments.compat != Compat::V3 || arguments.refcount_bits != 16 {
+            let why = format!("--compat and --refcount-bits are for qcow2, not for {format}");
             return unsupported(why, "add --format qcow2");
         }
     }
@@ -294,6 +314,11 @@ fn qcow2(
     context: &Context,
 ) -> Result<u64> {
     let options = qcow2::write::Options {
+        version: match arguments.compat {
+            Compat::V2 => 2,
+            Compat::V3 => 3,
+        },
+        refcount_order: arguments.refcount_bits.trailing_zeros(),
         cluster_bits: arguments.cluster_size.trailing_zeros(),
         compression: arguments.compress.map(|compress| match compress {
             Compress::Zlib => (qcow2::Compression::Zlib, ZLIB_LEVEL),
@@ -303,6 +328,14 @@ fn qcow2(
     };
     if !arguments.cluster_size.is_power_of_two() {
         return Err(Error::invalid(DOING, "a cluster size is a power of two"));
+    }
+    if !arguments.refcount_bits.is_power_of_two() {
+        let why = "the width of refcounts is a power of two";
+        return Err(Error::invalid(DOING, why));
+    }
+    if arguments.refcount_bits == 1 && !records.is_empty() {
+        let why = "QEMU applies no snapshots of an image with refcounts of 1 bit";
+        return Err(Error::invalid(DOING, why).hint("--refcount-bits 2 is enough"));
     }
     let (store, progress) = (system.store(), &context.progress);
     let mut file_bytes = 0;

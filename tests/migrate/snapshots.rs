@@ -11,6 +11,66 @@ use std::thread::sleep;
 use std::time::Duration;
 
 #[test]
+fn images_are_written_in_the_version_and_with_the_refcounts_that_are_asked_for() {
+    if !has("migrate versions", &QEMU) {
+        return;
+    }
+    let mut dice = Dice::announced("migrate versions");
+    let home = Home::new();
+    img(&home, &["create", "-q", "-f", "qcow2", "a.qcow2", "5M"]);
+    for n in 0..3 {
+        scribble(&home, "a.qcow2", &scribbles(&mut dice, 5 << 20, 65536, 12));
+        img(&home, &["snapshot", "-c", &format!("s{n}"), "a.qcow2"]);
+    }
+    home.ok(&["import", "a.qcow2", "--device", "d"]);
+    let export = ["export", "d", "--format", "qcow2", "--snapshots", "all"];
+    for (n, (compat, bits)) in [("0.10", 16), ("1.1", 2), ("1.1", 64)]
+        .into_iter()
+        .enumerate()
+    {
+        let (image, width) = (format!("v{n}.qcow2"), bits.to_string());
+        let how = [
+            "--compat",
+            compat,
+            "--refcount-bits",
+            &width,
+            "--verify",
+            &image,
+        ];
+        home.ok(&[&export[..], &how].concat());
+        let info = img(&home, &["info", "--output=json", &image]);
+        let info: Value = serde_json::from_str(&info).expect("JSON");
+        let data = &info["format-specific"]["data"];
+        assert_eq!(data["compat"], compat, "{info}");
+        assert_eq!(data["refcount-bits"], bits, "{info}");
+        img(&home, &["check", "-q", &image]);
+        for snapshot in ["s0", "s1", "s2"] {
+            let option = format!("snapshot.name={snapshot}");
+            let of = |file: &str, raw: &str| {
+                img(&home, &["convert", "-l", &option, "-O", "raw", file, raw]);
+                fs::read(home.path(raw)).expect("it is read")
+            };
+            assert!(
+                of("a.qcow2", "old.raw") == of(&image, "new.raw"),
+                "{image} {snapshot}"
+            );
+        }
+        works_for_qemu(&home, &image);
+    }
+    let how = ["--compat", "0.10", "--refcount-bits", "8", "x.qcow2"];
+    home.run(&[&export[..], &how].concat())
+        .code(2)
+        .says("version 2 has neither");
+    // QEMU makes and applies no snapshots with such an image.
+    home.run(&[&export[..], &["--refcount-bits", "1", "x.qcow2"]].concat())
+        .code(2)
+        .says("no snapshots");
+    home.run(&["export", "d@s0", "x.raw", "--refcount-bits", "8"])
+        .says("are for qcow2, not for raw");
+    assert!(!home.path("x.qcow2").exists());
+}
+
+#[test]
 fn snapshots_go_in_and_come_out_as_they_were() {
     if !has("migrate snapshots", &QEMU) {
         return;
