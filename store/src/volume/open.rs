@@ -113,8 +113,8 @@ impl<'a> Shared<'a> {
         let state = self.device(device)?;
         let record = own(&state)?;
         check_countable(&state, &record)?;
-        // ORDER: the entry is durable, whoever wrote it and was cut off, before anything is acknowledged into the overlays that it
-        // makes current, and before those are removed that it makes needless.
+        // ORDER: the entry is durable, whoever wrote it and was cut off, before anything is acknowledged into the overlays that
+        // it makes current, and before those are removed that it makes needless.
         self.store.log.make_durable()?;
         let name = |n| self.name(device, &record, n);
         self.host.remove_parts(device)?;
