@@ -339,7 +339,12 @@ fn record(bytes: &[u8]) -> Result<SnapshotRecord> {
     record
         .check()
         .map_err(|e| bad("a record cannot be").source(e))?;
-    Ok(record)
+    // A map takes its keys in any order and twice; the same record has one form only.
+    if codec::encode(&record) == bytes {
+        Ok(record)
+    } else {
+        Err(bad("the labels of a record are not in order, each once"))
+    }
 }
 
 fn empty(bytes: &[u8], message: Message) -> Result<Message> {
@@ -422,6 +427,49 @@ mod tests {
             };
             assert_eq!(Message::decode(raw).unwrap(), message);
         }
+    }
+
+    #[test]
+    fn labels_out_of_order_or_twice_are_refused() {
+        let mut labels = std::collections::BTreeMap::new();
+        labels.insert("kk1".to_owned(), "1".to_owned());
+        labels.insert("kk2".to_owned(), "2".to_owned());
+        let content = Content {
+            root: Hash([1; 32]),
+            size: 5,
+        };
+        let payload = codec::encode(&SnapshotRecord {
+            uid: Uid([1; 16]),
+            device: Uid([2; 16]),
+            id: b"1".to_vec(),
+            name: b"n".to_vec(),
+            date_sec: 0,
+            date_nsec: 0,
+            vm_clock_nsec: 0,
+            icount: None,
+            vm_state: None,
+            content,
+            group: None,
+            parent: None,
+            extra: Vec::new(),
+            labels,
+        });
+        assert!(decode_snapshot(&payload).is_ok());
+        for (from, to) in [(b"kk1", b"kk3"), (b"kk1", b"kk2")] {
+            let mut other = payload.clone();
+            let at = other.windows(3).position(|w| w == from).unwrap();
+            other[at..at + 3].copy_from_slice(to);
+            let refused = decode_snapshot(&other).unwrap_err().to_string();
+            assert!(refused.contains("not in order"), "{refused}");
+        }
+    }
+
+    fn decode_snapshot(payload: &[u8]) -> Result<Message> {
+        Message::decode(Raw {
+            kind: 6,
+            hops: 0,
+            payload: payload.to_vec(),
+        })
     }
 
     proptest! {
