@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::thread::sleep;
@@ -230,16 +230,27 @@ fn an_interrupted_import_leaves_no_device_and_the_next_goes_on_cheaply() {
 }
 
 #[test]
-fn an_interrupted_export_leaves_no_file() {
+fn an_interrupted_export_leaves_no_file_under_its_name_and_the_next_goes_on_with_it() {
     let home = with_bulk(128);
     home.ok(&["create", "one"]);
-    let part = || home.path("x.raw.still-part").exists();
-    assert!(
-        interrupt(&home, &["export", "a@one", "x.raw"], &part),
-        "it was too fast"
-    );
-    assert!(!home.path("x.raw").exists() && !part());
-    assert_eq!(home.export("a@one"), hash_of(&home.path("a.raw")));
+    let export = ["export", "a@one", "x.raw"];
+    let part = || home.path("x.raw.still-part");
+    let begun = || fs::metadata(part()).is_ok_and(|meta| meta.blocks() > 16 << 11);
+    assert!(interrupt(&home, &export, &begun), "it was too fast");
+    assert!(!home.path("x.raw").exists());
+    // What was written of something else is not taken for what is wanted.
+    let file = fs::File::options().write(true).open(part());
+    let file = file.expect("it stays to be gone on with");
+    file.write_all_at(&[7; 100], 5000)
+        .expect("it can be written");
+    drop(file);
+    let said = home.json(&export);
+    let kept = said["kept_bytes"].as_u64().unwrap_or(0);
+    let written = said["written_bytes"].as_u64().unwrap_or(0);
+    assert!(kept > 8 << 20 && written > 0, "{said}");
+    assert_eq!(kept + written, 128 << 20, "{said}");
+    assert_eq!(hash_of(&home.path("x.raw")), hash_of(&home.path("a.raw")));
+    assert!(!part().exists());
 }
 
 #[test]

@@ -24,12 +24,15 @@ pub enum Output<'a> {
 pub struct Exported {
     /// The disk.
     pub content: Content,
+    /// Bytes that an export that was cut off had written.
+    pub kept: u64,
 }
 
 impl System {
     /// Writes the snapshot, or the present contents of a device without an image; what was written to a volume is stored
     /// first. A file appears under its name when it
-    /// is whole and durable; an error leaves none.
+    /// is whole and durable; an error leaves none. One that is stopped, or whose process dies, leaves `<file>.still-part`, which
+    /// the next export to that name takes up: clusters that have their hashes there are not written again.
     pub fn export(
         &self,
         reference: &str,
@@ -59,6 +62,7 @@ impl System {
         output: Output<'_>,
         progress: &Progress,
     ) -> Result<Exported> {
+        let mut kept = 0;
         match output {
             Output::Stream(out) => self.store.restore_stream(content, out, progress)?,
             Output::File(path) => match self.disk.kind(path) {
@@ -78,18 +82,21 @@ impl System {
                 }
                 Ok(FileKind::File) => return Err(exists(path)),
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    self.export_file(content, path, progress)?;
+                    kept = self.export_file(content, path, progress)?;
                 }
                 Err(e) => return Err(e),
             },
         }
-        Ok(Exported { content })
+        Ok(Exported { content, kept })
     }
 
-    fn export_file(&self, content: Content, path: &Path, progress: &Progress) -> Result<()> {
-        self.write_file(path, &mut |file, _| {
-            self.store.restore_file(content, file, progress)
-        })
+    fn export_file(&self, content: Content, path: &Path, progress: &Progress) -> Result<u64> {
+        let mut kept = 0;
+        self.write_file(path, Begin::WhereItWas, &mut |file, _| {
+            kept = self.store.restore_file(content, file, progress)?;
+            Ok(())
+        })?;
+        Ok(kept)
     }
 
     /// Lets `write` fill a file that is then called `path`, where nothing must be: all of it, durable, or none. `write` is told
@@ -100,7 +107,7 @@ impl System {
         write: &mut dyn FnMut(&dyn DiskFile, &Path) -> Result<()>,
     ) -> Result<()> {
         match self.disk.kind(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => self.write_file(path, write),
+            Err(e) if e.kind() == ErrorKind::NotFound => self.write_file(path, Begin::Anew, write),
             Err(e) => Err(e),
             Ok(FileKind::File) => Err(exists(path)),
             Ok(_) => Err(
@@ -114,6 +121,7 @@ impl System {
     fn write_file(
         &self,
         path: &Path,
+        begin: Begin,
         write: &mut dyn FnMut(&dyn DiskFile, &Path) -> Result<()>,
     ) -> Result<()> {
         let folder = path
@@ -124,7 +132,7 @@ impl System {
             return Err(e.hint("make the folder first"));
         }
         let part = part_of(path);
-        let file = self.create_part(&part)?;
+        let file = self.create_part(&part, begin)?;
         let written = write(&*file, &part).and_then(|()| {
             if self.disk.link(&part, path)? {
                 return Ok(());
@@ -133,44 +141,59 @@ impl System {
                 .at(path.display())
                 .detail("it appeared meanwhile"))
         });
+        if let Err(e) = &written
+            && e.kind() == ErrorKind::Cancelled
+            && begin == Begin::WhereItWas
+        {
+            return written.map_err(|e| e.hint(goes_on(&part)));
+        }
         // ORDER: contents durable (in `write`), the name, the folder.
         self.disk.remove(&part)?;
         written?;
         self.disk.sync_folder(folder)
     }
 
-    /// The file that is written to, locked. One that nobody has locked was left by an export that died, and goes.
-    fn create_part(&self, part: &Path) -> Result<Box<dyn DiskFile>> {
+    /// The file that is written to, locked. One that nobody has locked was left by an export that was cut off.
+    fn create_part(&self, part: &Path, begin: Begin) -> Result<Box<dyn DiskFile>> {
         for _ in 0..TRIES {
             match self.disk.open(part, OpenMode::CreateNew) {
                 // Between making and locking it somebody may take it for a leftover.
                 Ok(file) if file.try_lock()? && file.is_still_named()? => return Ok(file),
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
-                _ => self.remove_leftover(part)?,
+                _ => {
+                    if let Some(file) = self.take_leftover(part, begin)? {
+                        return Ok(file);
+                    }
+                }
             }
         }
         Err(in_the_way(part, ErrorKind::Busy))
     }
 
-    /// Removes the name alone: the same file may already stand under the name of the export.
-    fn remove_leftover(&self, part: &Path) -> Result<()> {
+    /// The leftover if it is to be gone on with. Else its name is removed, and that alone: the same file may already stand
+    /// under the name of the export, and is not written to either.
+    fn take_leftover(&self, part: &Path, begin: Begin) -> Result<Option<Box<dyn DiskFile>>> {
         match self.disk.kind(part) {
             Ok(FileKind::File) => {}
             Ok(_) => return Err(in_the_way(part, ErrorKind::AlreadyExists)),
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         }
         let file = match self.disk.open(part, OpenMode::Write) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
         if !file.try_lock()? {
             return Err(in_the_way(part, ErrorKind::Busy));
         }
+        // With the lock: whoever gives the file its second name has it until the first is gone.
+        if begin == Begin::WhereItWas && file.is_ours_alone()? {
+            return Ok(Some(file));
+        }
         if file.is_still_named()? {
             self.disk.remove(part)?;
         }
-        Ok(())
+        Ok(None)
     }
 
     fn export_device(&self, content: Content, path: &Path, progress: &Progress) -> Result<()> {
@@ -185,6 +208,15 @@ impl System {
         }
         self.store.restore_over(content, image.file(), progress)
     }
+}
+
+/// What becomes of the file that an export left when it was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// It is written on.
+    WhereItWas,
+    /// It is removed.
+    Anew,
 }
 
 fn exists(path: &Path) -> Error {
@@ -210,6 +242,11 @@ fn in_the_way(part: &Path, kind: ErrorKind) -> Error {
         .at(part.display())
         .detail(why)
         .hint(hint)
+}
+
+fn goes_on(part: &Path) -> String {
+    let part = part.display();
+    format!("what was written is in {part}: the same command goes on with it, or remove it")
 }
 
 /// `<name>.still-part` beside it: a name that nobody else uses, since what has it may be removed.

@@ -35,7 +35,7 @@ const ZSTD_LEVEL: u32 = 3;
 )]
 #[command(after_help = "\
 Every cluster is checked against its hash before it is written; holes stay holes. The file appears under its name
-when it is whole.
+when it is whole. An export to a raw file that was interrupted leaves FILE.still-part, and the same command goes on with it.
 
 Examples:
   still export web1@monday web1.raw
@@ -194,7 +194,8 @@ fn check(arguments: &Arguments, format: Format) -> Result<()> {
 fn call(arguments: &Arguments, file: &Path, format: Format, context: &Context) -> Result<Exported> {
     let since = Instant::now();
     let system = context.open()?;
-    let (written, kept, left_out) = write(arguments, file, format, &system, context)?;
+    let done = write(arguments, file, format, &system, context)?;
+    let kept = &done.states;
     if arguments.verify {
         let options = stillpoint_migrate::Options {
             format: Some(format),
@@ -204,10 +205,10 @@ fn call(arguments: &Arguments, file: &Path, format: Format, context: &Context) -
             secret: arguments.secret_file.clone(),
         };
         let opened = stillpoint_migrate::open(&RealDisk, file, &options)?;
-        system.compare_history(&kept, &*opened.history, &context.progress)?;
+        system.compare_history(kept, &*opened.history, &context.progress)?;
     }
     let checksums = if arguments.checksums {
-        checksums(&system, &kept, &context.progress)?
+        checksums(&system, kept, &context.progress)?
     } else {
         Vec::new()
     };
@@ -225,38 +226,56 @@ fn call(arguments: &Arguments, file: &Path, format: Format, context: &Context) -
         format: format.to_string(),
         snapshots: snapshots.iter().map(|s| s.name.clone()).collect(),
         size_bytes: present.disk.size,
-        written_bytes: written,
+        written_bytes: done.bytes,
+        kept_bytes: done.kept,
         verified: arguments.verify,
         checksums,
-        left_out,
+        left_out: done.left_out,
         seconds: since.elapsed().as_secs_f64(),
     })
 }
 
-/// Writes the image: bytes of the file, the states in it, and what is not.
+/// What an image is made of.
+struct Written {
+    /// Bytes of the file.
+    bytes: u64,
+    /// Bytes that an export that was cut off had written.
+    kept: u64,
+    states: Vec<Kept>,
+    left_out: Vec<LeftOut>,
+}
+
+/// Writes the image.
 fn write(
     arguments: &Arguments,
     file: &Path,
     format: Format,
     system: &System,
     context: &Context,
-) -> Result<(u64, Vec<Kept>, Vec<LeftOut>)> {
+) -> Result<Written> {
     if format == Format::Raw {
         let done = export(arguments, Output::File(file), system, context)?;
-        let written = context.progress.bytes_done.load(Ordering::Relaxed);
-        let kept = vec![present(arguments, done.content)];
-        return Ok((written, kept, Vec::new()));
+        return Ok(Written {
+            bytes: context.progress.bytes_done.load(Ordering::Relaxed),
+            kept: done.kept,
+            states: vec![present(arguments, done.content)],
+            left_out: Vec::new(),
+        });
     }
     settle(arguments, system, context)?;
-    let (kept, records) = wanted(arguments, system)?;
-    let active = kept.last().map(|present| present.disk);
+    let (states, records) = wanted(arguments, system)?;
+    let active = states.last().map(|present| present.disk);
     let active = active.ok_or_else(|| Error::invalid(DOING, "nothing"))?;
-    let written = match format {
+    let bytes = match format {
         Format::Foreign(name) => foreign(arguments, file, name, active, system)?,
         _ => qcow2(arguments, file, (active, &records), system, context)?,
     };
-    let left_out = plan::left_out(arguments, format, system, &records)?;
-    Ok((written, kept, left_out))
+    Ok(Written {
+        bytes,
+        kept: 0,
+        states,
+        left_out: plan::left_out(arguments, format, system, &records)?,
+    })
 }
 
 /// A volume is exported as it is now: what was written to it is stored first, by the server that has it open if there is one.
@@ -387,13 +406,17 @@ impl Report for Exported {
             0 => String::new(),
             n => format!(" with {}", units::number_of(n, "snapshot")),
         };
+        let kept = match self.kept_bytes {
+            0 => String::new(),
+            n => format!(" over {} of the export before", units::size(n)),
+        };
         let verified = if self.verified {
             ", read back and the same"
         } else {
             ""
         };
         format!(
-            "{}{}exported {}{with} to {}: {}, {} written in {took}{verified}\n",
+            "{}{}exported {}{with} to {}: {}, {} written{kept} in {took}{verified}\n",
             lines_of_checksums(&self.checksums),
             lines_of_left_out(&self.left_out),
             escape(&self.target),
@@ -418,6 +441,7 @@ mod tests {
             snapshots: Vec::new(),
             size_bytes: 4 << 30,
             written_bytes: 1 << 30,
+            kept_bytes: 0,
             verified: false,
             checksums: Vec::new(),
             left_out: Vec::new(),
@@ -427,5 +451,11 @@ mod tests {
             exported.text(),
             "exported web1@monday to web1.raw: 4.0 GiB, 1.0 GiB written in 1 min 1 s\n"
         );
+        let second = Exported {
+            kept_bytes: 2 << 30,
+            ..exported
+        };
+        let said = "1.0 GiB written over 2.0 GiB of the export before in 1 min 1 s\n";
+        assert!(second.text().ends_with(said), "{}", second.text());
     }
 }

@@ -91,6 +91,8 @@ pub struct Exported {
     pub size_bytes: u64,
     /// Bytes written; holes are not.
     pub written_bytes: u64,
+    /// Bytes that an export that was cut off had written.
+    pub kept_bytes: u64,
     /// True when the file was read back and was the same.
     pub verified: bool,
     /// One a state, the exported one last, if they were asked for.

@@ -10,6 +10,7 @@ mod bench;
 mod birth;
 mod check;
 mod damage;
+mod exporting;
 mod faults;
 mod gone;
 mod hearsay;

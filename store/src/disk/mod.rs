@@ -110,6 +110,11 @@ pub trait DiskFile: Send + Sync {
     fn try_lock_shared(&self) -> Result<bool>;
     /// True while the path that it was opened by names this very file.
     fn is_still_named(&self) -> Result<bool>;
+    /// True while that name is no link and the file's only one, and the file belongs to the user that this process runs as: what
+    /// is written to it reaches nothing else. False where that is not known.
+    fn is_ours_alone(&self) -> Result<bool> {
+        Ok(false)
+    }
     /// The file descriptor's door to image locks; `None` where locks make no sense.
     fn as_real(&self) -> Option<&std::fs::File> {
         None

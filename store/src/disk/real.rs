@@ -361,6 +361,21 @@ impl DiskFile for RealFile {
         Ok(kind_of(&there) == self.kind && self.identity(&there) == self.identity(&here))
     }
 
+    fn is_ours_alone(&self) -> Result<bool> {
+        let failed = self.at("looking at");
+        let Some(there) = unless(
+            std::fs::symlink_metadata(&self.path),
+            &[io::ErrorKind::NotFound],
+        )
+        .map_err(&failed)?
+        else {
+            return Ok(false);
+        };
+        let here = self.file.metadata().map_err(&failed)?;
+        let same = there.is_file() && self.identity(&there) == self.identity(&here);
+        Ok(same && here.nlink() == 1 && here.uid() == rustix::process::geteuid().as_raw())
+    }
+
     fn as_real(&self) -> Option<&File> {
         Some(&self.file)
     }

@@ -4,6 +4,7 @@ pub mod diff;
 pub mod gc;
 pub mod give;
 pub mod goto;
+mod held;
 pub mod ingest;
 pub mod rebuild;
 mod repack;

@@ -12,6 +12,7 @@ use crate::limits::MANIFEST_FANOUT;
 use crate::log::Session;
 use crate::manifest::walk::{Piece, Walker};
 use crate::object::Purse;
+use crate::ops::held::Held;
 use crate::ops::sink::FileSink;
 use crate::progress::Progress;
 use crate::store::{Store, may_be_dropped};
@@ -25,19 +26,33 @@ const STREAM_BYTES: u64 = 16 << 20;
 /// Takes a run of clusters that are all holes or all zeros.
 pub(crate) type Empty<'a> = &'a mut dyn FnMut(Child, Range<u64>) -> Result<()>;
 
+/// Takes a run of holes, from byte to byte.
+type Hole<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
+
 impl Store {
-    /// Writes the disk into an empty file: data where it had data, zeros where it had zeros, holes elsewhere. Durable when
-    /// this returns.
+    /// Writes the disk into a file: data where it had data, zeros where it had zeros, holes elsewhere. Durable when this
+    /// returns. Where the file is not empty, clusters that it holds already are compared by their hashes and not written
+    /// again: an export that was cut off goes on. Returns how many bytes that was.
     pub fn restore_file(
         &self,
         content: Content,
         file: &dyn DiskFile,
         progress: &Progress,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let _pin = self.pin(&[content])?;
+        let held = Held::new(file, u64::from(self.geometry().cluster_bytes));
+        let (mut emptied, mut untouched);
+        let (held, hole): (_, Hole<'_>) = if file.is_empty()? {
+            untouched = |_, _| Ok(());
+            (None, &mut untouched)
+        } else {
+            emptied = |from, to| held.empty(from, to);
+            (Some(&held), &mut emptied)
+        };
         file.set_len(content.size)?;
-        self.write_disk(content, file, &mut |_, _| Ok(()), progress)
-            .map_err(|e| self.or_unkept(e, &[content]))
+        self.write_disk(content, file, (held, hole), progress)
+            .map_err(|e| self.or_unkept(e, &[content]))?;
+        Ok(held.map_or(0, Held::kept))
     }
 
     /// Writes the disk over something of a fixed size, at least as large: holes are punched where that can be, else zeros
@@ -49,21 +64,16 @@ impl Store {
         progress: &Progress,
     ) -> Result<()> {
         let _pin = self.pin(&[content])?;
-        self.write_disk(
-            content,
-            file,
-            &mut |from, to| file.punch(from, to),
-            progress,
-        )
-        .map_err(|e| self.or_unkept(e, &[content]))
+        let hole: Hole<'_> = &mut |from, to| file.punch(from, to);
+        self.write_disk(content, file, (None, hole), progress)
+            .map_err(|e| self.or_unkept(e, &[content]))
     }
 
-    /// `hole` is told every run of holes, from byte to byte.
     fn write_disk(
         &self,
         content: Content,
         file: &dyn DiskFile,
-        hole: &mut dyn FnMut(u64, u64) -> Result<()>,
+        (held, hole): (Option<&Held<'_>>, Hole<'_>),
         progress: &Progress,
     ) -> Result<()> {
         let size = u64::from(self.geometry().cluster_bytes);
@@ -75,7 +85,8 @@ impl Store {
                     _ => sink.put_zeros(from, to),
                 }
             };
-            complain(&self.read_disk(content, sink, &mut empty, progress)?, size)
+            let damage = self.read_disk(content, held, sink, &mut empty, progress)?;
+            complain(&damage, size)
         };
         FileSink::with(file, size, content.size, write).map(|_| ())
     }
@@ -125,13 +136,14 @@ impl Store {
 
     /// Reads and verifies all clusters of a disk, and delivers nothing.
     pub fn check_disk(&self, content: Content, progress: &Progress) -> Result<Vec<Damage>> {
-        self.read_disk(content, &Nowhere, &mut |_, _| Ok(()), progress)
+        self.read_disk(content, None, &Nowhere, &mut |_, _| Ok(()), progress)
     }
 
-    /// Delivers every cluster of a disk to `sink`, and runs of holes and zeros to `empty`.
-    pub(crate) fn read_disk(
+    /// Delivers every cluster of a disk that is not held already to `sink`, and runs of holes and zeros to `empty`.
+    fn read_disk(
         &self,
         content: Content,
+        held: Option<&Held<'_>>,
         sink: &dyn Sink,
         empty: Empty<'_>,
         progress: &Progress,
@@ -143,6 +155,9 @@ impl Store {
         let (mut wants, mut damage) = (Vec::new(), Vec::new());
         loop {
             let (_, more) = next_wants(&mut walker, &mut wants, empty)?;
+            if let Some(held) = held {
+                held.leave_lacking(&mut wants, progress)?;
+            }
             Progress::add(&progress.bytes_total, wants.len() as u64 * size);
             damage.extend(fetcher.fetch(&wants, sink, progress)?);
             if !more {

@@ -152,6 +152,24 @@ fn a_replaced_file_is_not_named_any_more() -> Result<()> {
 }
 
 #[test]
+fn a_file_with_a_second_name_or_behind_a_link_is_not_ours_alone() -> Result<()> {
+    let dir = folder();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    let file = RealDisk.open(&a, OpenMode::CreateNew)?;
+    assert!(file.is_ours_alone()?);
+    assert!(RealDisk.link(&a, &b)?);
+    assert!(!file.is_ours_alone()?);
+    RealDisk.remove(&b)?;
+    assert!(file.is_ours_alone()?);
+    std::os::unix::fs::symlink(&a, &b).expect("a new link");
+    let linked = RealDisk.open(&b, OpenMode::Write)?;
+    assert!(linked.is_still_named()? && !linked.is_ours_alone()?);
+    RealDisk.remove(&a)?;
+    assert!(!file.is_ours_alone()?);
+    Ok(())
+}
+
+#[test]
 fn a_fifo_is_refused_and_does_not_block() -> Result<()> {
     let dir = folder();
     let path = dir.path().join("fifo");

@@ -214,4 +214,10 @@ impl DiskFile for SimFile {
     fn is_still_named(&self) -> Result<bool> {
         self.look("looking at", |s| s.tree.find(&self.path) == Some(self.ino))
     }
+
+    fn is_ours_alone(&self) -> Result<bool> {
+        let files = self.look("looking at", |s| s.tree.files())?;
+        let names = files.iter().filter(|(_, ino)| *ino == self.ino).count();
+        Ok(names == 1 && self.is_still_named()?)
+    }
 }
