@@ -45,6 +45,7 @@ Examples:
   still export web1@monday ancient.qcow2 --format qcow2 --compat 0.10
   still export web1 - --format qcow2 --compress zstd | ssh other 'cat > web1.qcow2'
   still export web1 web1.luks --format luks --secret-file passphrase
+  still export web1 web1.qcow2 --format qcow2 --secret-file passphrase
   still export --vm-state web1@paused ram.bin")]
 pub struct Arguments {
     /// Device, or snapshot of a device
@@ -79,7 +80,7 @@ pub struct Arguments {
     /// Say what would be written, and write nothing
     #[arg(long, conflicts_with_all = ["vm_state", "verify", "checksums"])]
     dry_run: bool,
-    /// A file with the passphrase that a luks image gets
+    /// A file with the passphrase that encrypts a luks or qcow2 image
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// Write the snapshot's saved VM state instead of its disk
@@ -184,9 +185,21 @@ fn check(arguments: &Arguments, format: Format) -> Result<()> {
             unsupported(why, "name a file with it: --secret-file FILE")
         }
         (Format::Foreign("luks"), Some(_)) | (_, None) => Ok(()),
+        (Format::Qcow2, Some(_)) => {
+            let plain = arguments.snapshots.is_empty()
+                && arguments.compress.is_none()
+                && arguments.compat == Compat::V3
+                && arguments.refcount_bits == 16
+                && arguments.cluster_size == 64 << 10;
+            if plain {
+                return Ok(());
+            }
+            let why = "qemu-img writes the encrypted ones, without snapshots, compression or another layout";
+            unsupported(why.to_owned(), "leave those out, or --secret-file")
+        }
         (_, Some(_)) => {
             let why = format!("no {format} image is written encrypted");
-            unsupported(why, "--secret-file is for --format luks")
+            unsupported(why, "--secret-file is for --format luks and qcow2")
         }
     }
 }
@@ -268,6 +281,9 @@ fn write(
     let active = active.ok_or_else(|| Error::invalid(DOING, "nothing"))?;
     let bytes = match format {
         Format::Foreign(name) => foreign(arguments, file, name, active, system)?,
+        Format::Qcow2 if arguments.secret_file.is_some() => {
+            foreign(arguments, file, "qcow2", active, system)?
+        }
         _ => qcow2(arguments, file, (active, &records), system, context)?,
     };
     Ok(Written {

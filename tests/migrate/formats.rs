@@ -237,7 +237,7 @@ fn every_format_goes_to_standard_output() {
 }
 
 #[test]
-fn a_luks_image_goes_out_with_its_passphrase() {
+fn luks_and_encrypted_qcow2_images_go_out_with_their_passphrase() {
     if !has("migrate luks", &QEMU) {
         return;
     }
@@ -245,18 +245,35 @@ fn a_luks_image_goes_out_with_its_passphrase() {
     let home = Home::new();
     fs::write(home.path("raw"), dice.bytes(1 << 20)).expect("written");
     fs::write(home.path("pass"), "secret").expect("written");
-    home.ok(&["import", "raw", "--device", "d"]);
+    home.ok(&["import", "raw", "--device", "d", "--name", "s"]);
     let export = ["export", "d", "out", "--format", "luks"];
     home.run(&export).code(1).says("--secret-file");
     assert!(!home.path("out").exists());
-    home.ok(&[&export[..], &["--secret-file", "pass", "--verify"]].concat());
-    let object = "secret,id=s,file=pass";
-    let image = "driver=luks,key-secret=s,file.driver=file,file.filename=out";
-    let compare = ["convert", "--object", object, "--image-opts", image];
-    img(&home, &[&compare[..], &["-O", "raw", "back"]].concat());
-    assert_eq!(hash_of(&home.path("back")), hash_of(&home.path("raw")));
+    let layouts = [
+        ("luks", "driver=luks,key-secret=s"),
+        (
+            "qcow2",
+            "driver=qcow2,encrypt.format=luks,encrypt.key-secret=s",
+        ),
+    ];
+    for (format, image) in layouts {
+        let export = ["export", "d", format, "--format", format];
+        let secret = ["--secret-file", "pass", "--verify"];
+        home.ok(&[&export[..], &secret].concat());
+        let object = "secret,id=s,file=pass";
+        let image = format!("{image},file.driver=file,file.filename={format}");
+        let convert = ["convert", "--object", object, "--image-opts", &image];
+        img(&home, &[&convert[..], &["-O", "raw", "back"]].concat());
+        assert_eq!(hash_of(&home.path("back")), hash_of(&home.path("raw")));
+    }
+    let info = img(&home, &["info", "-f", "qcow2", "qcow2"]);
+    assert!(info.contains("encrypted: yes"), "{info}");
     let plain = ["export", "d", "plain", "--secret-file", "pass"];
     home.run(&plain).code(1).says("--format luks");
+    let whole = ["--format", "qcow2", "--snapshots", "all"];
+    home.run(&[&plain[..], &whole].concat())
+        .code(1)
+        .says("without snapshots");
 }
 
 #[test]

@@ -19,8 +19,8 @@ const CACHE_BYTES: usize = 96 << 20;
 /// Threads that read the view.
 const READERS: usize = 4;
 
-/// Writes a disk of the store to the file `to`, which is there and empty, in a format that qemu-img calls `format`; luks with
-/// the passphrase in the file `secret`. The caller makes it durable.
+/// Writes a disk of the store to the file `to`, which is there and empty, in a format that qemu-img calls `format`; luks and
+/// qcow2 encrypted with the passphrase in the file `secret`. The caller makes it durable.
 pub fn write_foreign(
     store: &Store,
     disk: Content,
@@ -43,13 +43,14 @@ pub fn write_foreign(
     let target = format!("file:{}", path_text(to)?);
     let mut arguments = vec!["convert".to_owned(), "-O".to_owned(), format.to_owned()];
     arguments.extend(objects(&RealDisk, secret)?);
-    if format == "luks" {
-        arguments.extend(["-o".to_owned(), format!("key-secret={SECRET}")]);
-    }
-    if format == "vpc" {
+    let option = match format {
+        "luks" => Some(format!("key-secret={SECRET}")),
+        "qcow2" => Some(format!("encrypt.format=luks,encrypt.key-secret={SECRET}")),
         // Else the disk grows to what cylinders and heads can say.
-        arguments.extend(["-o".to_owned(), "force_size=on".to_owned()]);
-    }
+        "vpc" => Some("force_size=on".to_owned()),
+        _ => None,
+    };
+    arguments.extend(option.into_iter().flat_map(|o| ["-o".to_owned(), o]));
     arguments.extend([format!("json:{source}"), target]);
     let (export, requests) = relay(disk.size);
     std::thread::scope(|scope| {
