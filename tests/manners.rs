@@ -254,6 +254,54 @@ fn an_interrupted_export_leaves_no_file_under_its_name_and_the_next_goes_on_with
 }
 
 #[test]
+fn an_interrupted_export_to_qcow2_becomes_the_same_image() {
+    let home = Home::new();
+    let image = fs::File::create_new(home.path("a.raw")).expect("a new image");
+    let mut dice = Dice::new(78);
+    for at in 0..128_u64 {
+        // Half of every cluster is noise.
+        let mut bytes = dice.bytes(1 << 20);
+        bytes
+            .chunks_mut(1 << 15)
+            .skip(1)
+            .step_by(2)
+            .for_each(|c| c.fill(at as u8));
+        image
+            .write_all_at(&bytes, at << 20)
+            .expect("it can be written");
+    }
+    home.ok(&["device", "add", "a", "a.raw"]);
+    home.ok(&["create", "one"]);
+    for compression in ["zlib", "zstd"] {
+        let part = format!("{compression}.still-part");
+        let export = [
+            "export",
+            "a@one",
+            compression,
+            "--format",
+            "qcow2",
+            "--compress",
+            compression,
+        ];
+        let begun = || fs::metadata(home.path(&part)).is_ok_and(|meta| meta.len() > 24 << 20);
+        assert!(interrupt(&home, &export, &begun), "it was too fast");
+        assert!(!home.path(compression).exists());
+        let said = home.json(&[&export[..], &["--verify"]].concat());
+        let kept = said["kept_bytes"].as_u64();
+        assert!(kept > Some(16 << 20), "{said}");
+        let mut anew = export;
+        anew[2] = "anew";
+        let fresh = home.json(&anew);
+        assert_eq!(fresh["kept_bytes"], 0);
+        assert_eq!(
+            hash_of(&home.path(compression)),
+            hash_of(&home.path("anew"))
+        );
+        fs::remove_file(home.path("anew")).expect("it was written");
+    }
+}
+
+#[test]
 fn an_interrupted_gc_and_verify_change_nothing_that_is_needed() {
     let home = with_bulk(96);
     home.ok(&["create", "one"]);

@@ -19,6 +19,15 @@ pub enum Output<'a> {
     Stream(&'a mut dyn Write),
 }
 
+/// What becomes of the file that an export left when it was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// It is written on.
+    WhereItWas,
+    /// It is removed.
+    Anew,
+}
+
 /// What was written.
 #[derive(Debug, Clone, Copy)]
 pub struct Exported {
@@ -100,14 +109,16 @@ impl System {
     }
 
     /// Lets `write` fill a file that is then called `path`, where nothing must be: all of it, durable, or none. `write` is told
-    /// the name that the file has meanwhile, and makes its contents durable.
+    /// the name that the file has meanwhile, and makes its contents durable. With `Begin::WhereItWas` it finds in it what a
+    /// call that was stopped or whose process died has left; else it is empty.
     pub fn write_new(
         &self,
         path: &Path,
+        begin: Begin,
         write: &mut dyn FnMut(&dyn DiskFile, &Path) -> Result<()>,
     ) -> Result<()> {
         match self.disk.kind(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => self.write_file(path, Begin::Anew, write),
+            Err(e) if e.kind() == ErrorKind::NotFound => self.write_file(path, begin, write),
             Err(e) => Err(e),
             Ok(FileKind::File) => Err(exists(path)),
             Ok(_) => Err(
@@ -208,15 +219,6 @@ impl System {
         }
         self.store.restore_over(content, image.file(), progress)
     }
-}
-
-/// What becomes of the file that an export left when it was cut off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Begin {
-    /// It is written on.
-    WhereItWas,
-    /// It is removed.
-    Anew,
 }
 
 fn exists(path: &Path) -> Error {

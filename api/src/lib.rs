@@ -76,7 +76,7 @@ mod volume;
 
 pub use create::{Create, Created, CreatedDevice};
 pub use delete::{Deleted, DeletedSnapshot};
-pub use disk::{Exported, Output};
+pub use disk::{Begin, Exported, Output};
 pub use draft::civil;
 pub use estimate::Estimate;
 pub use goto::{GotoReport, WentDevice};

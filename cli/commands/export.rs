@@ -14,7 +14,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use stillpoint_api::{Kept, Output, System, Which};
+use stillpoint_api::{Begin, Kept, Output, System, Which};
 use stillpoint_migrate::qcow2::{self, ChainMode, Gate};
 use stillpoint_migrate::{Format, Wanted, write_foreign, write_qcow2};
 use stillpoint_store::disk::real::RealDisk;
@@ -35,7 +35,7 @@ const ZSTD_LEVEL: u32 = 3;
 )]
 #[command(after_help = "\
 Every cluster is checked against its hash before it is written; holes stay holes. The file appears under its name
-when it is whole. An export to a raw file that was interrupted leaves FILE.still-part, and the same command goes on with it.
+when it is whole. An export of a raw or qcow2 image that was interrupted leaves FILE.still-part; the same command goes on with it.
 
 Examples:
   still export web1@monday web1.raw
@@ -279,16 +279,16 @@ fn write(
     let (states, records) = wanted(arguments, system)?;
     let active = states.last().map(|present| present.disk);
     let active = active.ok_or_else(|| Error::invalid(DOING, "nothing"))?;
-    let bytes = match format {
-        Format::Foreign(name) => foreign(arguments, file, name, active, system)?,
+    let (bytes, kept) = match format {
+        Format::Foreign(name) => (foreign(arguments, file, name, active, system)?, 0),
         Format::Qcow2 if arguments.secret_file.is_some() => {
-            foreign(arguments, file, "qcow2", active, system)?
+            (foreign(arguments, file, "qcow2", active, system)?, 0)
         }
         _ => qcow2(arguments, file, (active, &records), system, context)?,
     };
     Ok(Written {
         bytes,
-        kept: 0,
+        kept,
         states,
         left_out: plan::left_out(arguments, format, system, &records)?,
     })
@@ -340,14 +340,14 @@ fn wanted(arguments: &Arguments, system: &System) -> Result<(Vec<Kept>, Vec<Snap
     Ok((kept, records))
 }
 
-/// Bytes of the file.
+/// Bytes that were written, and those that the file had already.
 fn qcow2(
     arguments: &Arguments,
     to: &Path,
     (active, records): (Content, &[SnapshotRecord]),
     system: &System,
     context: &Context,
-) -> Result<u64> {
+) -> Result<(u64, u64)> {
     let options = qcow2::write::Options {
         version: match arguments.compat {
             Compat::V2 => 2,
@@ -373,13 +373,13 @@ fn qcow2(
         return Err(Error::invalid(DOING, why).hint("--refcount-bits 2 is enough"));
     }
     let (store, progress) = (system.store(), &context.progress);
-    let mut file_bytes = 0;
-    system.write_new(to, &mut |file, _| {
+    let mut bytes = (0, 0);
+    system.write_new(to, Begin::WhereItWas, &mut |file, _| {
         let done = write_qcow2(store, active, records, file, &options, progress)?;
-        file_bytes = done.file_bytes;
+        bytes = (done.file_bytes - done.kept_bytes, done.kept_bytes);
         Ok(())
     })?;
-    Ok(file_bytes)
+    Ok(bytes)
 }
 
 /// The same through qemu-img.
@@ -392,7 +392,7 @@ fn foreign(
 ) -> Result<u64> {
     let secret = arguments.secret_file.as_deref();
     let mut file_bytes = 0;
-    system.write_new(to, &mut |file, path| {
+    system.write_new(to, Begin::Anew, &mut |file, path| {
         write_foreign(system.store(), active, format, secret, path)?;
         file_bytes = file.len()?;
         file.sync()

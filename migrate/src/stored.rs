@@ -23,13 +23,14 @@ const WHOLE_FRAME: usize = 1 << 20;
 
 /// See the module.
 struct Stored<'a> {
+    cluster_bytes: usize,
     reader: Arc<Reader<'a>>,
     active: View<'a>,
     /// Disk, and VM state where there is one.
     snapshots: Vec<(View<'a>, Option<View<'a>>)>,
 }
 
-/// Writes `active` as a qcow2 image with the snapshots in `records`, oldest first, to an empty file. Durable when this returns.
+/// Writes `active` as a qcow2 image with the snapshots in `records`, oldest first; see `write`.
 pub fn write_qcow2(
     store: &Store,
     active: Content,
@@ -84,6 +85,7 @@ impl<'a> Stored<'a> {
             snapshots.push((disk, vm_state));
         }
         Ok(Self {
+            cluster_bytes: store.geometry().cluster_bytes as usize,
             reader,
             active,
             snapshots,
@@ -129,5 +131,19 @@ impl Source for Stored<'_> {
                     buf.copy_from_slice(bytes);
                 }
             })
+    }
+
+    /// Told of whole clusters of the store; the last of a disk ends in zeros.
+    fn is(&self, key: &Key, offset: u64, bytes: &[u8]) -> bool {
+        let rest = self.cluster_bytes.checked_sub(bytes.len());
+        let (0, Some(rest)) = (offset, rest) else {
+            return false;
+        };
+        let hash = if rest == 0 {
+            Hash::of(bytes)
+        } else {
+            Hash::of(&[bytes, &vec![0; rest]].concat())
+        };
+        hash == Hash(key.0)
     }
 }

@@ -38,6 +38,26 @@ pub(super) fn decode(
     }
 }
 
+/// Fills `out` from one whole stream, as `Encoder` makes them, that may be followed by anything; the bytes of the stream.
+pub(super) fn decode_exactly(
+    compression: Compression,
+    input: &[u8],
+    out: &mut [u8],
+) -> Option<usize> {
+    match compression {
+        Compression::Zlib => INFLATE.with_borrow_mut(|inflate| {
+            inflate.reset(false);
+            let end = inflate.decompress(input, out, FlushDecompress::Finish);
+            let whole = matches!(end, Ok(Status::StreamEnd));
+            (whole && inflate.total_out() == out.len() as u64).then(|| inflate.total_in() as usize)
+        }),
+        Compression::Zstd => {
+            let len = find_frame_compressed_size(input).ok()?;
+            unzstd(input.get(..len)?, out).is_ok().then_some(len)
+        }
+    }
+}
+
 fn unzlib(inflate: &mut Decompress, input: &[u8], out: &mut [u8]) -> Result<(), &'static str> {
     inflate.reset(false);
     // Full before the stream's end is fine: a cluster is all that is asked for.
@@ -132,6 +152,11 @@ mod tests {
                 let mut back = vec![0; bytes];
                 decode(compression, &stream, &mut back).unwrap();
                 assert!(back == cluster, "{compression:?} of {bytes} bytes");
+                back.fill(0);
+                assert_eq!(decode_exactly(compression, &stream, &mut back), Some(len));
+                assert!(back == cluster, "{compression:?} of {bytes} bytes");
+                let cut = &stream[..len - 1];
+                assert_eq!(decode_exactly(compression, cut, &mut back), None);
                 assert!(decode(compression, &stream[..len / 2], &mut back).is_err());
                 assert!(decode(compression, &[], &mut back).is_err());
             }

@@ -1,15 +1,17 @@
-//! Clusters that are to be stored: read and compressed by all threads, placed and written in order.
+//! Clusters that are to be stored: read and compressed by all threads, or found in the file, placed and written in order.
 
 use super::super::codec::Encoder;
 use super::super::entry::ZERO;
-use super::Options;
 use super::cells::{Id, Recipes, Stretch};
+use super::leftover::Trail;
 use super::sink::Sink;
 use super::source::Source;
 use super::space::Space;
-use super::{Shape, Written};
+use super::{Shape, Written, invalid};
 use rayon::prelude::*;
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use stillpoint_store::Result;
 
 /// Bytes to be stored.
@@ -26,7 +28,7 @@ struct Place {
 }
 
 /// What became of it.
-enum Stored {
+pub(super) enum Stored {
     Zeros,
     Plain(Vec<u8>),
     Compressed(Vec<u8>),
@@ -95,14 +97,15 @@ impl Batch {
         written: &mut Written,
     ) -> Result<Words> {
         let Self { jobs, places, .. } = &mut *self;
-        let cluster = shape.cluster_bytes() as usize;
-        let made: Vec<Result<Stored>> = jobs
-            .par_iter()
-            .map_init(
-                || encoder(&shape.options),
-                |encoder, job| make(job, source, cluster, encoder.as_mut()),
-            )
-            .collect();
+        let made = match sink.leftover() {
+            Some(leftover) => {
+                found_or_made(jobs, shape, source, leftover.trail(&shape.options, space))
+            }
+            None => jobs
+                .par_iter()
+                .map_init(|| Maker::new(shape, source), Maker::make)
+                .collect(),
+        };
         let mut words = Words {
             read: jobs.len() as u64,
             ..Words::default()
@@ -160,41 +163,95 @@ pub(super) fn zero_word(shape: &Shape) -> u64 {
     if shape.options.version >= 3 { ZERO } else { 0 }
 }
 
-fn encoder(options: &Options) -> Option<Encoder> {
-    let (compression, level) = options.compression?;
-    Encoder::new(compression, level)
+/// Reads and compresses; one a thread.
+struct Maker<'a> {
+    source: &'a dyn Source,
+    cluster: usize,
+    encoder: Option<Encoder>,
 }
 
-fn make(
-    job: &Job,
-    source: &dyn Source,
-    cluster: usize,
-    encoder: Option<&mut Encoder>,
-) -> Result<Stored> {
-    let mut bytes = vec![0; cluster];
-    let mut at = 0;
-    for stretch in &job.recipe {
-        match stretch {
-            Stretch::Zeros(len) => at += *len as usize,
-            Stretch::Data { key, offset, len } => {
-                let end = at + *len as usize;
-                source.read(key, *offset, &mut bytes[at..end])?;
-                at = end;
+impl<'a> Maker<'a> {
+    fn new(shape: &Shape, source: &'a dyn Source) -> Self {
+        let compression = shape.options.compression;
+        Self {
+            source,
+            cluster: shape.cluster_bytes() as usize,
+            encoder: compression.and_then(|(c, level)| Encoder::new(c, level)),
+        }
+    }
+
+    fn make(&mut self, job: &Job) -> Result<Stored> {
+        let mut bytes = vec![0; self.cluster];
+        let mut at = 0;
+        for stretch in &job.recipe {
+            match stretch {
+                Stretch::Zeros(len) => at += *len as usize,
+                Stretch::Data { key, offset, len } => {
+                    let end = at + *len as usize;
+                    self.source.read(key, *offset, &mut bytes[at..end])?;
+                    at = end;
+                }
             }
         }
-    }
-    if is_zero(&bytes) {
-        return Ok(Stored::Zeros);
-    }
-    if let Some(encoder) = encoder {
-        // Shorter than a cluster by at least a byte, which the entry's count of sectors needs.
-        let mut out = vec![0; cluster - 1];
-        if let Some(len) = encoder.encode(&bytes, &mut out) {
-            out.truncate(len);
-            return Ok(Stored::Compressed(out));
+        if is_zero(&bytes) {
+            return Ok(Stored::Zeros);
         }
+        if let Some(encoder) = &mut self.encoder {
+            // Shorter than a cluster by at least a byte, which the entry's count of sectors needs.
+            let mut out = vec![0; self.cluster - 1];
+            if let Some(len) = encoder.encode(&bytes, &mut out) {
+                out.truncate(len);
+                return Ok(Stored::Compressed(out));
+            }
+        }
+        Ok(Stored::Plain(bytes))
     }
-    Ok(Stored::Plain(bytes))
+}
+
+/// One thread follows the trail from the first job on, and the others make those from the last on, until they meet: this takes
+/// no longer than to make all, however fast compression is.
+fn found_or_made(
+    jobs: &[Job],
+    shape: &Shape,
+    source: &dyn Source,
+    mut trail: Trail<'_>,
+) -> Vec<Result<Stored>> {
+    let slots: Vec<OnceLock<Result<Stored>>> = jobs.iter().map(|_| OnceLock::new()).collect();
+    let left = Mutex::new(0..jobs.len());
+    let claim = |end: fn(&mut Range<usize>) -> Option<usize>| {
+        end(&mut left.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    // Each number is claimed once, so that its slot is empty.
+    let fill = |n: usize, stored| drop(slots[n].set(stored));
+    let make_from_the_last = |maker: &mut Maker<'_>| {
+        while let Some(n) = claim(Range::next_back) {
+            fill(n, maker.make(&jobs[n]));
+        }
+    };
+    let mut follow = || {
+        let mut maker = Maker::new(shape, source);
+        while let Some(n) = claim(Range::next) {
+            let (recipe, places) = (&jobs[n].recipe, jobs[n].places.len());
+            let found = trail.next(recipe, places, source).transpose();
+            let lost = found.is_none();
+            fill(n, found.unwrap_or_else(|| maker.make(&jobs[n])));
+            if lost {
+                break;
+            }
+        }
+        make_from_the_last(&mut maker);
+    };
+    rayon::scope(|scope| {
+        for _ in 1..rayon::current_num_threads() {
+            scope.spawn(|_| make_from_the_last(&mut Maker::new(shape, source)));
+        }
+        follow();
+    });
+    let missing = || Err(invalid("a cluster was lost"));
+    let slots = slots.into_iter();
+    slots
+        .map(|slot| slot.into_inner().unwrap_or_else(missing))
+        .collect()
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

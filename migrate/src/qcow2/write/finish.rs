@@ -22,6 +22,8 @@ struct Places {
 impl Planner<'_> {
     /// Writes the rest. Everything is on the medium before the header is, and the header before this returns.
     pub fn finish(mut self, draft: &Draft) -> Result<Written> {
+        // What follows is little, and leaves holes.
+        self.sink.cut()?;
         let l1: Vec<Extent> = (0..self.l1.len())
             .map(|state| self.write_l1(state))
             .collect::<Result<_>>()?;
@@ -40,6 +42,7 @@ impl Planner<'_> {
         file.write_at(0, &header(self.shape, &places))?;
         file.sync()?;
         self.written.file_bytes = self.space.bytes();
+        self.written.kept_bytes = self.sink.kept();
         Ok(self.written)
     }
 

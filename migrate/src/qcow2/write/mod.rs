@@ -5,6 +5,7 @@
 //! cells         ranges -> clusters of this image, each with a name for what is in it
 //! plan          all states side by side: what is the same in several is one cluster, and one table
 //! data          clusters read, compressed in parallel, written
+//! leftover      what a writer that was cut off has left of them in the file
 //! space         where clusters go and how often they are referred to
 //! finish        what is known only at the end: L1 tables, snapshots, refcounts, header
 //! ```
@@ -16,6 +17,7 @@
 mod cells;
 mod data;
 mod finish;
+mod leftover;
 mod plan;
 mod sink;
 mod source;
@@ -76,6 +78,8 @@ pub struct Draft {
 pub struct Written {
     /// Bytes of the file.
     pub file_bytes: u64,
+    /// Bytes of clusters and tables among them that were in the file already.
+    pub kept_bytes: u64,
     /// Clusters that were read from the source.
     pub read_clusters: u64,
     /// Those of them that were stored compressed.
@@ -84,8 +88,9 @@ pub struct Written {
     pub zero_clusters: u64,
 }
 
-/// Writes the image to `file`, which must be empty. Durable when it returns; what an error leaves is no image. `progress` counts
-/// bytes of clusters that were read, and those that went into the file.
+/// Writes the image to `file`. Durable when it returns; what an error leaves is no image. A file that is not empty was left by
+/// such an error, or is taken for that: what the image has at the same place is kept, and the image is the same as in an
+/// empty file. `progress` counts bytes of clusters that were read, and those that went into the file.
 pub fn write(
     file: &dyn DiskFile,
     draft: &Draft,
@@ -93,9 +98,6 @@ pub fn write(
     source: &dyn Source,
     progress: &Progress,
 ) -> Result<Written> {
-    if !file.is_empty()? {
-        return Err(invalid("the file is not empty"));
-    }
     let shape = Shape::new(draft, options)?;
     let mut planner = plan::Planner::new(file, &shape, source)?;
     planner.run(progress)?;

@@ -6,6 +6,7 @@
 use super::super::entry::{COMPRESSED, COPIED, OFFSET_MASK};
 use super::cells::{Cell, Cells, Id, Recipes};
 use super::data::{Batch, zero_word};
+use super::leftover::Leftover;
 use super::sink::Sink;
 use super::source::Source;
 use super::space::Space;
@@ -63,7 +64,7 @@ impl<'a> Planner<'a> {
             source,
             cells: cells.collect::<Result<_>>()?,
             space: Space::new(shape.geometry, shape.refs_max),
-            sink: Sink::new(file),
+            sink: Sink::new(file, Leftover::new(file, shape)?),
             batch: Batch::default(),
             known: HashMap::new(),
             complete: Vec::new(),

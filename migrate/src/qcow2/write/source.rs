@@ -53,4 +53,9 @@ pub trait Source: Sync {
     fn pieces(&self, part: Part) -> Result<Pieces<'_>>;
     /// Bytes of what a key names, from `offset` on. Called from many threads; once for each cluster of the image that is stored.
     fn read(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()>;
+    /// Whether these are bytes `offset` and following of what a key names, if that can be told without reading it. Asked of what
+    /// a writer that was cut off has left.
+    fn is(&self, _key: &Key, _offset: u64, _bytes: &[u8]) -> bool {
+        false
+    }
 }

@@ -34,6 +34,11 @@ impl Space {
         self.clusters() * self.geometry.cluster_bytes()
     }
 
+    /// Where compressed bytes may go on; at the start of a cluster, nowhere.
+    pub fn compressed_end(&self) -> u64 {
+        self.compressed_at
+    }
+
     /// Counts of all clusters.
     pub fn refs(&self) -> &[u16] {
         &self.refs
