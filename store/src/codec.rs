@@ -411,15 +411,16 @@ fn decode_body(
     wanted: usize,
     buffer: &mut Vec<u8>,
 ) -> Result<()> {
-    buffer.clear();
     // LIMIT: the header was checked to declare 4 MiB at most.
-    buffer.reserve_exact(wanted);
-    match header.encoding {
-        FrameEncoding::Raw => buffer.extend_from_slice(body.get(..wanted).unwrap_or(body)),
-        FrameEncoding::Zstd if wanted < header.decoded as usize => {
-            decompress_start(body, wanted, buffer)?;
+    if header.encoding == FrameEncoding::Zstd && wanted < header.decoded as usize {
+        decompress_start(body, wanted, buffer)?;
+    } else {
+        buffer.clear();
+        buffer.reserve_exact(wanted);
+        match header.encoding {
+            FrameEncoding::Raw => buffer.extend_from_slice(body.get(..wanted).unwrap_or(body)),
+            FrameEncoding::Zstd => decompress(body, buffer)?,
         }
-        FrameEncoding::Zstd => decompress(body, buffer)?,
     }
     if buffer.len() != wanted {
         return Err(bad_frame("it decodes to another size than it declares"));
@@ -440,6 +441,7 @@ fn decompress(body: &[u8], buffer: &mut Vec<u8>) -> Result<()> {
 
 /// Decodes until the buffer has `wanted` bytes and looks no further.
 fn decompress_start(body: &[u8], wanted: usize, buffer: &mut Vec<u8>) -> Result<()> {
+    // What stands in it is overwritten.
     buffer.resize(wanted, 0);
     CONTEXTS.with_borrow_mut(|contexts| {
         let decoder = made(&mut contexts.decoder, || {

@@ -4,6 +4,7 @@
 use crate::catalog::Catalog;
 use crate::codec::{DecodedFrame, decode_clusters};
 use crate::content::resolve::{HashSet, Location, Resolver};
+use crate::content::spare;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::PackKind;
 use crate::id::{Hash, PackName, PackNumber};
@@ -272,7 +273,8 @@ impl Task<'_> {
 
     fn run(&self, span: &[(u64, u32)]) -> Result<Vec<Damage>> {
         let (first, last) = (self.at(span[0]), self.at(span[span.len() - 1]));
-        let mut bytes = vec![0; (last.offset + last.bytes - first.offset) as usize];
+        let mut bytes = spare::take();
+        bytes.resize((last.offset + last.bytes - first.offset) as usize, 0);
         let read = self.fetcher.name(first.pack).and_then(|name| {
             get_exact(
                 self.fetcher.objects,
@@ -284,7 +286,7 @@ impl Task<'_> {
         if let Err(e) = read {
             return self.all_failed(span, e);
         }
-        let (mut failed, mut buffer) = (Vec::new(), Vec::new());
+        let (mut failed, mut buffer) = (Vec::new(), spare::take());
         for wants in span.chunk_by(|a, b| self.at(*a).offset == self.at(*b).offset) {
             let at = self.at(wants[0]);
             let from = (at.offset - first.offset) as usize;
@@ -306,6 +308,8 @@ impl Task<'_> {
                 }
             }
         }
+        spare::give(buffer);
+        spare::give(bytes);
         Ok(failed)
     }
 

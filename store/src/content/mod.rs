@@ -6,5 +6,6 @@ pub mod frames;
 pub mod known;
 pub mod nodes;
 pub mod resolve;
+pub(crate) mod spare;
 pub mod suspects;
 pub mod tables;

@@ -57,7 +57,7 @@ pub fn read_run(
     let offset = frames.first().map_or(0, |at| at.offset);
     // LIMIT: each place was checked to lie inside a pack.
     debug_assert!(end <= PACK_BYTES_MAX, "checked above");
-    buffer.clear();
+    // What stands in it is overwritten.
     buffer.resize((end.max(offset) - offset) as usize, 0);
     get_exact(objects, &key, u64::from(offset), &mut buffer)?;
     Ok(Run {

@@ -8,13 +8,14 @@ use crate::catalog::Catalog;
 use crate::codec::decode_clusters;
 use crate::content::frames::{FrameCache, KeptFrame};
 use crate::content::resolve::{HashSet, Location, Resolver};
+use crate::content::spare;
 use crate::content::suspects::Suspects;
 use crate::content::tables::Tables;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::PackKind;
 use crate::id::{Hash, PackName};
 use crate::index::key_of;
-use crate::pack::reader::{located, read_frame};
+use crate::pack::reader::{located, read_run};
 use crate::store::Store;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -216,9 +217,11 @@ impl<'a> Clusters<'a> {
         let objects = &*self.store.objects;
         let size = self.store.geometry().cluster_bytes;
         let mut load = |items| {
-            let bytes = read_frame(objects, name, at.frame())?;
-            decode_clusters(size, &bytes, items, Vec::new())
-                .map_err(|e| located(e, objects, name, at.frame()))
+            let bytes = read_run(objects, name, &[at.frame()], spare::take())?.into_bytes();
+            // The frame is kept, so that it gets memory of its own.
+            let frame = decode_clusters(size, &bytes, items, Vec::new());
+            spare::give(bytes);
+            frame.map_err(|e| located(e, objects, name, at.frame()))
         };
         let first = item.saturating_add(1).saturating_add(more);
         self.frames.get((name, at.offset), item, first, &mut load)
