@@ -195,6 +195,42 @@ fn map(path: &Path) -> Vec<(u64, u64)> {
 }
 
 #[test]
+fn what_was_read_once_is_in_the_kernel_and_asks_the_program_no_more() {
+    if !can_mount("read_once") {
+        return;
+    }
+    let home = Home::new();
+    let image = home.path("web1.raw");
+    make_image(&image, 5 << 20, &mut Dice::announced("read_once"));
+    home.ok(&["device", "add", "web1", "web1.raw"]);
+    home.ok(&["create", "monday"]);
+    let mut mount = Mount::start(&home);
+    let path = mount.path("web1/monday.raw");
+    let open = || File::open(&path).expect("there");
+    let bytes = |file: &File| {
+        let mut bytes = vec![0; 5 << 20];
+        file.read_exact_at(&mut bytes, 0).map(|()| bytes)
+    };
+    let first = open();
+    let there = fs::read(&image).expect("there");
+    assert!(bytes(&first).expect("readable") == there);
+    // Opening asks, so that each gets its right disk; reading does not.
+    let second = open();
+    mount.signal(Signal::SIGSTOP);
+    let (said, heard) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || said.send([bytes(&first), bytes(&second)]));
+    let read = heard.recv_timeout(LONG);
+    mount.signal(Signal::SIGCONT);
+    let sent = reader.join().expect("it reads");
+    assert!(sent.is_ok() && read.is_ok(), "it waited for the program");
+    for read in read.into_iter().flatten() {
+        assert!(read.expect("readable") == there);
+    }
+    mount.signal(Signal::SIGTERM);
+    mount.end().code(0);
+}
+
+#[test]
 fn readers_at_once_read_the_same_while_the_snapshot_is_deleted() {
     if !can_mount("readers_at_once") {
         return;
