@@ -4,6 +4,7 @@ use super::{Report, WINDOWS_UNDER_WAY};
 use crate::wire::ahead::{self, Got, Item};
 use crate::wire::edits::WINDOW_MAX;
 use crate::wire::message::{Failed, Plan, Step, Totals, Want};
+use crate::wire::outcome::Became;
 use crate::wire::outgoing::{announce, tell_contents};
 use crate::wire::plan::{Cargo, Known, Wanted};
 use crate::wire::{Incoming, Message, Outcome, Outgoing, Preamble, Purpose, Side};
@@ -185,6 +186,7 @@ impl<W: Write> Giving<'_, W> {
     fn serve(&mut self, giver: &mut Giver<'_>, tokens: &Sender<u16>) -> Result<Outcome> {
         let mut told = false;
         let mut ended = false;
+        let mut became = Became::default();
         loop {
             if told && !ended && self.windows.is_empty() {
                 let end = Message::End(self.totals);
@@ -213,9 +215,10 @@ impl<W: Write> Giving<'_, W> {
                         // The walk may have ended.
                         let _ = tokens.send(hops);
                     }
+                    (Message::Became(part), _) if ended => became.add(part)?,
                     (Message::Done(outcome), hops) if ended => {
                         self.hops = hops;
-                        return Ok(outcome);
+                        return Ok(outcome.joined(became));
                     }
                     (other, _) => return Err(other.out_of_turn()),
                 },

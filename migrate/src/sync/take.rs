@@ -97,7 +97,11 @@ fn take_with<R: Read + Send + 'static>(
         }
     };
     let hops = taking.hops.saturating_add(1);
-    taking.answers.put(&Message::Done(outcome.clone()), hops);
+    let (parts, rest) = outcome.cut();
+    for part in parts {
+        taking.answers.put(&Message::Became(part), hops);
+    }
+    taking.answers.put(&Message::Done(rest), hops);
     Ok((outcome, taking.sent_bytes, hops))
 }
 

@@ -1,7 +1,8 @@
 //! The one entry that a transfer ends with: devices, snapshots, heads, and what a mirror deletes.
 
-use super::intake::{DOING, Outcome, Taken};
+use super::intake::DOING;
 use super::message::Device;
+use super::outcome::{Outcome, Taken};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use stillpoint_store::catalog::Catalog;

@@ -4,7 +4,7 @@ use super::consent::Consent;
 use super::draft::{Draft, check_free, check_unmarked};
 use super::edits::Edits;
 use super::message::{Base, Device, Message, Plan, Step};
-use serde::{Deserialize, Serialize};
+use super::outcome::Outcome;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use stillpoint_store::catalog::Catalog;
@@ -22,36 +22,6 @@ pub(super) const DOING: &str = "receiving snapshots";
 const RECORDS_BYTES_MAX: usize = 32 << 20;
 /// LIMIT: hashes that are remembered as missing; those beyond are asked for the next time.
 pub const MISSING_MAX: usize = 1 << 20;
-
-/// What became of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Snapshots that are there now and were not before.
-    pub snapshots: Vec<Taken>,
-    /// Snapshots that were there already.
-    pub already: u64,
-    /// Snapshots deleted, since the sender does not have them.
-    pub deleted: Vec<Taken>,
-    /// Clusters that the store lacked.
-    pub clusters: u64,
-    /// Bytes that they take in packs.
-    pub stored_bytes: u64,
-}
-
-/// A snapshot that came or went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken {
-    /// The device's name here.
-    pub device: String,
-    /// Its uid.
-    pub uid: Uid,
-    /// Its id here.
-    pub id: Vec<u8>,
-    /// Its name.
-    pub name: Vec<u8>,
-    /// The id that it had at the sender, where that was taken.
-    pub renumbered: Option<Vec<u8>>,
-}
 
 /// How the end was.
 pub enum Finished {

@@ -1,7 +1,7 @@
 //! The messages: what each says, and its bytes. See FORMAT.md 2.
 
 use super::edits::Edits;
-use super::intake::Outcome;
+use super::outcome::{Became, Outcome};
 use super::stream::{PAYLOAD_BYTES_MAX, Raw};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,8 @@ pub enum Message {
     Done(Outcome),
     /// The sender of this message gives up.
     Failed(Failed),
+    /// Part of what `Done` tells, before it.
+    Became(Became),
 }
 
 /// See [`Message::Have`].
@@ -225,6 +227,7 @@ impl Message {
             Self::End(m) => (13, codec::encode(m)),
             Self::Done(m) => (14, codec::encode(m)),
             Self::Failed(m) => (15, codec::encode(m)),
+            Self::Became(m) => (16, codec::encode(m)),
         }
     }
 
@@ -245,8 +248,9 @@ impl Message {
             11 => Self::WindowEnd(checked(bytes, |_| true)?),
             12 => empty(bytes, Self::ContentEnd)?,
             13 => Self::End(checked(bytes, |_| true)?),
-            14 => Self::Done(checked(bytes, |_| true)?),
+            14 => Self::Done(checked(bytes, Outcome::fits)?),
             15 => Self::Failed(checked(bytes, Failed::check)?),
+            16 => Self::Became(checked(bytes, Became::fits)?),
             kind => {
                 return Err(bad(format!(
                     "a message of kind {kind}, which this version does not know"
@@ -273,6 +277,7 @@ impl Message {
             Self::End(_) => "end",
             Self::Done(_) => "done",
             Self::Failed(_) => "failed",
+            Self::Became(_) => "became",
         }
     }
 
@@ -417,6 +422,7 @@ mod tests {
                 text: "t".into(),
                 hint: String::new(),
             }),
+            Message::Became(Became::default()),
         ];
         for message in all {
             let (kind, payload) = message.encode();

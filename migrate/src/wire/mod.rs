@@ -6,11 +6,13 @@ mod draft;
 pub mod edits;
 pub mod intake;
 pub mod message;
+pub mod outcome;
 pub mod outgoing;
 pub mod plan;
 pub mod stream;
 
 pub use consent::Consent;
-pub use intake::{Intake, Outcome, Taken};
+pub use intake::Intake;
 pub use message::Message;
+pub use outcome::{Outcome, Taken};
 pub use stream::{Incoming, Outgoing, Preamble, Purpose, Side};

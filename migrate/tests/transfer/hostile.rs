@@ -6,6 +6,7 @@ use stillpoint_migrate::bundle::Received;
 use stillpoint_migrate::sync::{Give, Report, Take, give, take};
 use stillpoint_migrate::wire::edits::Edits;
 use stillpoint_migrate::wire::message::{Base, Device, Have, Plan, Step, Totals, Want};
+use stillpoint_migrate::wire::outcome::Became;
 use stillpoint_migrate::wire::{Consent, Message, Outcome, Outgoing, Preamble, Purpose};
 use stillpoint_store::codec::encode_frame;
 use stillpoint_store::format::entry::{Content, PackKind};
@@ -475,6 +476,10 @@ fn a_receiver_that_asks_for_what_was_not_told_gets_nothing() {
         (
             vec![ready.clone(), Message::Frame(vec![0; 9])],
             "reading a frame",
+        ),
+        (
+            vec![ready.clone(), Message::Became(Became::default())],
+            "came where it cannot be",
         ),
         (
             vec![ready, Message::Done(Outcome::default())],

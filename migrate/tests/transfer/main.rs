@@ -6,5 +6,6 @@ mod beside;
 mod bundle;
 mod host;
 mod hostile;
+mod many;
 mod mutated;
 mod sync;

@@ -8,6 +8,7 @@ use stillpoint_migrate::wire::edits::Edits;
 use stillpoint_migrate::wire::message::{
     Base, Device, Failed, Have, KINDS, Plan, Step, Totals, Want,
 };
+use stillpoint_migrate::wire::outcome::Became;
 use stillpoint_migrate::wire::{Message, Outcome, Outgoing, Preamble, Purpose, Taken};
 
 impl Picture {
@@ -87,6 +88,11 @@ fn messages() -> Vec<(Message, u8, Picture)> {
         stored_bytes: 13,
     };
     let list = |p: Picture, of: &[Taken]| p.list(of, Picture::taken);
+    let became = Became {
+        snapshots: vec![taken(4)],
+        deleted: vec![taken(5), taken(6)],
+    };
+    let became_picture = list(list(p(), &became.snapshots), &became.deleted);
     let done_picture = list(list(p(), &done.snapshots).u64(11), &done.deleted);
     let failed = Failed {
         kind: 9,
@@ -140,6 +146,7 @@ fn messages() -> Vec<(Message, u8, Picture)> {
             15,
             p().u32(9).text("no").text("more"),
         ),
+        (Message::Became(became), 16, became_picture),
     ]
 }
 
