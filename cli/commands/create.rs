@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::output::escape::escape;
 use crate::output::table::{Align, Table};
 use crate::output::{Answer, Report, units};
-use crate::report::{Created, CreatedSnapshot};
+use crate::report::{Created, CreatedSnapshot, CreatedVmState};
 use crate::server::{self, Server};
 use crate::views;
 use clap::Args;
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use stillpoint_api::{Create, VmBytes, VmState};
 use stillpoint_store::{Error, ErrorKind, Result};
+use tempfile::NamedTempFile;
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
@@ -97,7 +98,9 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
     };
     let system = context.open()?;
     if let Some(server) = Server::of_volumes(&context.store, &system, &arguments.devices)? {
-        return through(server, &create, arguments.vm_state.is_some(), since);
+        let vm_state = arguments.vm_state.as_deref().map(reachable).transpose()?;
+        let vm = (vm_state.as_ref(), arguments.vm_device.as_deref());
+        return through(server, &create, vm, since);
     }
     let mut stdin = std::io::stdin().lock();
     let vm_state = arguments.vm_state.as_deref().map(|file| VmState {
@@ -115,21 +118,58 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
     Ok(views::created(&made, since))
 }
 
-/// The same by the server that has the volumes open.
-fn through(mut server: Server, create: &Create, vm_state: bool, since: Instant) -> Result<Created> {
-    if vm_state || create.changed.is_some() {
-        let what = if vm_state { "VM state" } else { "a change map" };
-        return Err(Error::new(ErrorKind::Unsupported, "making a snapshot")
-            .detail(format!(
-                "{what} cannot be given to the server that has the volumes open"
-            ))
-            .hint("stop the server, or name devices that are no volumes"));
+/// A file that another process can read: standard input is kept in one until it is dropped.
+enum Reachable {
+    Named(PathBuf),
+    Kept(NamedTempFile),
+}
+
+impl Reachable {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Named(path) => path,
+            Self::Kept(file) => file.path(),
+        }
     }
+}
+
+fn reachable(file: &Path) -> Result<Reachable> {
+    let failed = |e| Error::io("keeping VM state in a temporary file", e);
+    if file != Path::new("-") {
+        let path = std::path::absolute(file).map_err(|e| Error::io("naming VM state", e))?;
+        return Ok(Reachable::Named(path));
+    }
+    let mut kept = NamedTempFile::new().map_err(failed)?;
+    let copied = std::io::copy(&mut std::io::stdin().lock(), &mut kept);
+    copied.map_err(|e| Error::io("reading VM state", e))?;
+    Ok(Reachable::Kept(kept))
+}
+
+/// The same by the server that has the volumes open.
+fn through(
+    mut server: Server,
+    create: &Create,
+    (vm_state, vm_device): (Option<&Reachable>, Option<&str>),
+    since: Instant,
+) -> Result<Created> {
+    if create.changed.is_some() {
+        return Err(Error::new(ErrorKind::Unsupported, "making a snapshot")
+            .detail("the server that has the volumes open knows what was written to them")
+            .hint("leave --changed out, or name a device that is no volume"));
+    }
+    let vm_state = vm_state.map(|file| {
+        file.path().to_str().ok_or_else(|| {
+            Error::invalid("naming VM state to the server", "its name is not UTF-8")
+                .at(file.path().display())
+        })
+    });
     let arguments = json!({
         "name": create.name,
         "devices": create.devices,
         "vm-clock": create.vm_clock_nsec,
         "icount": create.icount,
+        "vm-state": vm_state.transpose()?,
+        "vm-device": vm_device,
     });
     let made = server.execute("x-stillpoint-create", &server::without_nulls(arguments))?;
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
@@ -144,7 +184,11 @@ fn through(mut server: Server, create: &Create, vm_state: bool, since: Instant) 
         read_bytes: number(s, "read_bytes"),
         new_bytes: number(s, "new_bytes"),
         stored_bytes: number(s, "stored_bytes"),
-        vm_state: None,
+        vm_state: s["vm_state"].is_object().then(|| CreatedVmState {
+            size_bytes: number(&s["vm_state"], "size_bytes"),
+            new_bytes: number(&s["vm_state"], "new_bytes"),
+            stored_bytes: number(&s["vm_state"], "stored_bytes"),
+        }),
     });
     Ok(Created {
         group: made["group"].as_str().map(ToOwned::to_owned),
@@ -220,7 +264,6 @@ pub fn table_of(snapshots: &[CreatedSnapshot]) -> (String, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{CreatedSnapshot, CreatedVmState};
 
     fn sample() -> Created {
         let snapshot = |device: &str, id: &str| CreatedSnapshot {

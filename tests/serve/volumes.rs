@@ -222,6 +222,51 @@ fn volumes_are_made_grown_and_removed_while_they_are_served() {
 }
 
 #[test]
+fn a_machine_is_saved_with_its_memory_while_its_disks_are_served() {
+    let home = home_with(&["root", "data"], "2M");
+    let server = Server::start(&home, &[]);
+    let (root, data) = (server.client("root"), server.client("data"));
+    root.write(0, b"root", false).expect("a write");
+    data.write(0, b"data", false).expect("a write");
+    let state = Dice::new(5).bytes(300_001);
+    fs::write(home.path("ram"), &state).expect("a new file");
+    let clock = ["--vm-clock", "61000000000", "--icount", "7"];
+    let first = [
+        "create",
+        "first",
+        "--vm-state",
+        "ram",
+        "--vm-device",
+        "data",
+    ];
+    let made = home.json(&[&first[..], &clock].concat());
+    let saved = |made: &serde_json::Value, n: usize| made["snapshots"][n]["vm_state"].clone();
+    let on_data = made["snapshots"][0]["device"] != "data";
+    assert!(saved(&made, usize::from(!on_data)).is_null(), "{made}");
+    assert_eq!(saved(&made, usize::from(on_data))["size_bytes"], 300_001);
+    let back = home.ok(&["export", "--vm-state", "data@first", "-"]);
+    assert!(back.out == state);
+    let shown = home.json(&["show", "data@first"]);
+    assert!(shown.to_string().contains("61000000000"), "{shown}");
+    // From a pipe, which the server cannot read itself.
+    let mut command = home.command(&["create", "second", "--vm-state", "-"]);
+    let ram = File::open(home.path("ram")).expect("it is there");
+    let made = crate::support::run(command.stdin(ram)).code(0);
+    assert!(made.text().contains("VM state on "), "{}", made.text());
+    let all = home.json(&["list"]);
+    assert_eq!(
+        all.to_string().matches("\"vm_state_bytes\":300001").count(),
+        2,
+        "{all}"
+    );
+    // What the server cannot read makes no snapshot.
+    let ran = home.run(&["create", "third", "--vm-state", "none"]);
+    ran.code(3).says("none");
+    home.run(&["find", "third"]).code(3);
+    server.stop().code(0);
+}
+
+#[test]
 fn other_peoples_tools_write_it_and_find_it_whole() {
     let test = "other_peoples_tools";
     if !has(test, &["qemu-io", "qemu-img", "nbdcopy", "fio"]) {

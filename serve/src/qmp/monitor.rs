@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use stillpoint_api::compat::Release;
-use stillpoint_api::{Create, Created, GotoReport, System};
+use stillpoint_api::{Create, Created, GotoReport, System, VmState};
 use stillpoint_store::id::Uid;
 use stillpoint_store::progress::Progress;
 use tracing::info;
@@ -50,11 +50,15 @@ impl Monitor {
     }
 
     /// A group of snapshots; all volumes of it at one instant, while clients write.
-    pub(super) fn create(&self, create: &Create) -> Result<Created, QmpError> {
+    pub(super) fn create(
+        &self,
+        create: &Create,
+        vm_state: Option<VmState<'_>>,
+    ) -> Result<Created, QmpError> {
         let volumes = self.shelf.volumes().all();
         let made = self
             .system()
-            .create_on(volumes, create, None, self.progress());
+            .create_on(volumes, create, vm_state, self.progress());
         Ok(made?)
     }
 

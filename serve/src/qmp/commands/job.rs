@@ -77,7 +77,7 @@ pub fn save(monitor: &Monitor, mut arguments: Arguments) -> Answer {
                 devices: wanted.devices,
                 ..Create::default()
             };
-            monitor.create(&create).map(|_| ())
+            monitor.create(&create, None).map(|_| ())
         }),
     )
 }

@@ -2,8 +2,9 @@
 
 use super::{Answer, Arguments, Monitor};
 use serde_json::{Value, json};
+use std::path::Path;
 use stillpoint_api::store::ops::gc;
-use stillpoint_api::{Create, SnapshotView};
+use stillpoint_api::{Create, SnapshotView, VmBytes, VmState};
 
 /// Devices and their snapshots.
 pub fn list(monitor: &Monitor, mut arguments: Arguments) -> Answer {
@@ -45,7 +46,7 @@ fn snapshot(view: &SnapshotView) -> Value {
     })
 }
 
-/// One group over the devices, or over all that can be.
+/// One group over the devices, or over all that can be; with VM state from a file that this process reads.
 pub fn create(monitor: &Monitor, mut arguments: Arguments) -> Answer {
     let create = Create {
         name: arguments.text("name")?,
@@ -54,8 +55,14 @@ pub fn create(monitor: &Monitor, mut arguments: Arguments) -> Answer {
         icount: arguments.number("icount")?,
         ..Create::default()
     };
+    let file = arguments.text("vm-state")?;
+    let device = arguments.text("vm-device")?;
     arguments.end()?;
-    let made = monitor.create(&create)?;
+    let vm_state = file.as_deref().map(|file| VmState {
+        device,
+        bytes: VmBytes::File(Path::new(file)),
+    });
+    let made = monitor.create(&create, vm_state)?;
     let snapshots: Value = made
         .devices
         .iter()
@@ -69,6 +76,11 @@ pub fn create(monitor: &Monitor, mut arguments: Arguments) -> Answer {
                 "read_bytes": d.counts.read,
                 "new_bytes": d.counts.new,
                 "stored_bytes": d.counts.stored,
+                "vm_state": d.vm_state.map(|vm| json!({
+                    "size_bytes": vm.content.size,
+                    "new_bytes": vm.counts.new,
+                    "stored_bytes": vm.counts.stored,
+                })),
             })
         })
         .collect();

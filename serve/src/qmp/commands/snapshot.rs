@@ -56,7 +56,7 @@ pub fn create_group(monitor: &Monitor, name: &str, devices: Vec<String>) -> Resu
         ..Create::default()
     };
     let doing = format!("Failed to create snapshot '{name}' on device '{first}': ");
-    let made = monitor.create(&create);
+    let made = monitor.create(&create, None);
     made.map(|_| ()).map_err(|e| e.after(&doing))
 }
 
