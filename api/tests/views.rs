@@ -5,8 +5,9 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use stillpoint_api::store::disk::real::RealDisk;
 use stillpoint_api::store::format::entry::PackKind;
 use stillpoint_api::store::index::memory::{Fault, MemoryHome};
@@ -257,6 +258,38 @@ fn a_cold_read_asks_for_one_block_and_one_frame_and_a_warm_one_for_nothing() {
     assert!(cold <= 5 * 2 + 2, "{cold} reads for 5 clusters");
     let warm: u64 = [10, 60, 140, 200, 240].into_iter().map(read).sum();
     assert_eq!(warm, 0);
+}
+
+#[test]
+fn a_disk_is_read_from_its_own_packs_however_many_there_are() {
+    let bench = Bench::new(9);
+    let picture = |n: u8| Picture {
+        cells: (0..4).map(|i| Cell::Letter(n * 4 + i)).collect(),
+        len: 4 * C,
+    };
+    for n in 0..40 {
+        bench.save(&format!("s{n}"), &picture(n));
+    }
+    assert!(bench.packs().len() >= 80, "clusters and nodes of each");
+    let touched: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    let noted = touched.clone();
+    let gate = move |call: &str, key: &str| {
+        if call == "get" && key.starts_with("packs/") {
+            noted.lock().unwrap().insert(key.to_owned());
+        }
+        Ok(())
+    };
+    let objects = bench.objects.fork_handle().with_gate(Arc::new(gate));
+    let system = open(&objects, &bench.index, &bench.world);
+    // Brings the index in step.
+    system.view("d@s30", Part::Disk).unwrap();
+    touched.lock().unwrap().clear();
+    let view = system.view("d@s3", Part::Disk).unwrap();
+    let mut bytes = vec![0; 4 * C];
+    view.read_at(0, &mut bytes).unwrap();
+    assert!(bytes == picture(3).bytes());
+    let touched = touched.lock().unwrap().clone();
+    assert!(touched.len() <= 2, "{touched:?} were read");
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod fetch;
 pub mod frames;
 pub mod known;
 pub mod nodes;
+mod places;
 pub mod resolve;
 pub(crate) mod spare;
 pub mod suspects;

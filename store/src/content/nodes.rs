@@ -1,20 +1,25 @@
-//! Manifest nodes from node packs. Nodes are few (one for 16 clusters and a few above), so the places of all of them are
-//! held in memory, 32 bytes each, and frames of nodes within a budget.
+//! Manifest nodes from node packs. Nodes are few (one for 16 clusters and a few above), so the places of those in the packs
+//! that were looked into are held in memory, 32 bytes each, and frames of nodes within a budget.
+//!
+//! A pack is looked into when the index says that it has what is wanted, or, since the index may be wrong or gone, when no
+//! other has it: then the newest first.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, PackState};
 use crate::codec::{DecodedFrame, decode_frame};
+use crate::content::places::NodePlaces;
 use crate::content::resolve::{Location, readable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::PackKind;
 use crate::format::manifest::Node;
 use crate::id::{Hash, PackName, PackNumber};
-use crate::index::{Key, key_of};
+use crate::index::keeper::Keeper;
+use crate::index::key_of;
 use crate::log::Log;
 use crate::manifest::NodeSource;
 use crate::object::Objects;
 use crate::pack::reader::read_frame;
 use crate::pack::table::Table;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Frames of nodes kept: 64 KiB each, 16 MiB in all.
@@ -29,6 +34,7 @@ const TRIES: usize = 8;
 /// Reads nodes of live packs. Starts from one catalog; where a node is not to be had in it, the newest one is followed.
 pub struct Nodes<'a> {
     log: &'a Log,
+    index: &'a Keeper,
     objects: Arc<dyn Objects>,
     cluster_bytes: u32,
     state: Mutex<State>,
@@ -38,71 +44,88 @@ pub struct Nodes<'a> {
 struct State {
     /// Counted up when the packs change.
     generation: u64,
+    /// Packs that were not looked into.
+    unread: BTreeMap<PackNumber, Arc<PackState>>,
     /// Packs whose tables are in `places`, or were unreadable.
     packs: HashMap<PackNumber, PackName>,
-    /// Sorted by key; several copies of a node may follow each other.
-    places: Vec<(Key, Location)>,
+    places: NodePlaces,
     frames: HashMap<(PackNumber, u32), Arc<DecodedFrame>>,
     oldest: VecDeque<(PackNumber, u32)>,
 }
 
 impl<'a> Nodes<'a> {
-    /// Over the node packs live in `catalog`, one of `log`.
+    /// Over the node packs live in `catalog`, one of `log`. None is looked into yet.
     pub fn new(
-        log: &'a Log,
+        (log, index): (&'a Log, &'a Keeper),
         objects: Arc<dyn Objects>,
         catalog: &Catalog,
         cluster_bytes: u32,
-    ) -> Result<Self> {
-        let nodes = Self {
+    ) -> Self {
+        let unread = node_packs(catalog).map(|p| (p.number, p.clone())).collect();
+        let state = State {
+            unread,
+            ..State::default()
+        };
+        Self {
             log,
+            index,
             objects,
             cluster_bytes,
-            state: Mutex::new(State::default()),
-        };
-        nodes.follow(catalog)?;
-        Ok(nodes)
+            state: Mutex::new(state),
+        }
     }
 
-    /// Adds the packs that became live and forgets those that no longer are.
+    /// Adds the packs that became live and forgets those that no longer are. New ones are few: they are looked into.
     pub fn follow(&self, catalog: &Catalog) -> Result<()> {
         let mut state = self.lock();
-        let live: BTreeSet<PackNumber> = catalog
-            .packs()
-            .filter(|p| p.record.kind == PackKind::Nodes)
-            .map(|p| p.number)
-            .collect();
-        let had = state.packs.len();
-        state.packs.retain(|number, _| live.contains(number));
-        if state.packs.len() < had {
-            state.generation += 1;
-            state.places.retain(|(_, at)| live.contains(&at.pack));
-            state.frames.retain(|(pack, _), _| live.contains(pack));
-            state.oldest.retain(|(pack, _)| live.contains(pack));
-        }
-        let before = state.places.len();
-        for pack in catalog.packs().filter(|p| p.record.kind == PackKind::Nodes) {
-            if state.packs.insert(pack.number, pack.name).is_some() {
-                continue;
+        state.forget_all_but(&node_packs(catalog).map(|p| p.number).collect());
+        for pack in node_packs(catalog) {
+            if !state.packs.contains_key(&pack.number) && !state.unread.contains_key(&pack.number) {
+                state.generation += 1;
+                self.look_into(&mut state, pack)?;
             }
-            state.generation += 1;
-            let table = readable(Table::read(&*self.objects, pack.name, &pack.record))?;
-            let entries = table.iter().flat_map(Table::entries);
-            state.places.extend(
-                entries.map(|(_, hash, at, item)| {
-                    (key_of(hash), Location::new(pack.number, at, item))
-                }),
-            );
-        }
-        if state.places.len() > before {
-            state.places.sort_unstable();
         }
         Ok(())
     }
 
-    /// A live pack that holds this node, its bytes checked.
+    fn look_into(&self, state: &mut State, pack: &PackState) -> Result<()> {
+        let table = readable(Table::read(&*self.objects, pack.name, &pack.record))?;
+        let entries = table.iter().flat_map(Table::entries);
+        let places =
+            entries.map(|(_, hash, at, item)| (key_of(hash), Location::new(pack.number, at, item)));
+        state.places.add(places.collect());
+        state.packs.insert(pack.number, pack.name);
+        state.unread.remove(&pack.number);
+        Ok(())
+    }
+
+    /// Looks into the pack that the index names for this node; `false` where there is none that was not looked into.
+    fn look_where_it_should_be(&self, hash: &Hash) -> Result<bool> {
+        let hints = self.index.lookup(&key_of(hash));
+        let mut state = self.lock();
+        let named = hints
+            .iter()
+            .find_map(|at| state.unread.get(&at.pack).cloned());
+        named.map_or(Ok(false), |pack| {
+            self.look_into(&mut state, &pack).map(|()| true)
+        })
+    }
+
+    /// Looks into the newest pack of those left; `false` where there is none.
+    fn look_further(&self) -> Result<bool> {
+        let mut state = self.lock();
+        let newest = state.unread.last_key_value().map(|(_, pack)| pack.clone());
+        newest.map_or(Ok(false), |pack| {
+            self.look_into(&mut state, &pack).map(|()| true)
+        })
+    }
+
+    /// A live pack that holds this node, its bytes checked. Where the index does not know it, and no pack that was looked into
+    /// has it, none: who asks stores it then.
     pub fn holder(&self, hash: &Hash) -> Option<PackName> {
-        self.read_followed(hash, |_, name| Ok(name)).ok()
+        let should_be = || self.look_where_it_should_be(hash);
+        self.read_followed(hash, &should_be, |_, name| Ok(name))
+            .ok()
     }
 
     /// Bytes of an item of a node pack, verified. Not there only when no pack that is live now has it.
@@ -120,7 +143,8 @@ impl<'a> Nodes<'a> {
         loop {
             // Another thread may follow between the try and the answer: then that counts as a change too.
             let before = self.lock().generation;
-            let failed = match self.read_followed(hash, |bytes, _| take(bytes)) {
+            let anywhere = || Ok(self.look_where_it_should_be(hash)? || self.look_further()?);
+            let failed = match self.read_followed(hash, &anywhere, |bytes, _| take(bytes)) {
                 Ok(taken) => return Ok(taken),
                 Err(e) => e,
             };
@@ -132,25 +156,37 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    /// Gives the verified bytes of an item, and the pack that they are in, to `take`.
+    /// Gives the verified bytes of an item, and the pack that they are in, to `take`. While it is in no pack that was looked
+    /// into, or not as it should be, `more` looks into another.
     fn read_followed<T>(
         &self,
         hash: &Hash,
+        more: &dyn Fn() -> Result<bool>,
         take: impl Fn(&[u8], PackName) -> Result<T>,
     ) -> Result<T> {
-        let found: Vec<Found> = self.lock().candidates(hash).collect();
+        let mut tried = Vec::new();
         let mut last = None;
-        for (at, name, cached) in found {
-            let frame = match cached.map_or_else(|| self.load(at, name), Ok) {
-                Ok(frame) => frame,
-                Err(e) => {
-                    last = Some(e);
+        loop {
+            let found: Vec<Found> = self.lock().candidates(hash).collect();
+            for (at, name, cached) in found {
+                if tried.contains(&at) {
                     continue;
                 }
-            };
-            match frame.item(usize::from(at.item)) {
-                Some(bytes) if Hash::of(bytes) == *hash => return take(bytes, name),
-                _ => {}
+                tried.push(at);
+                let frame = match cached.map_or_else(|| self.load(at, name), Ok) {
+                    Ok(frame) => frame,
+                    Err(e) => {
+                        last = Some(e);
+                        continue;
+                    }
+                };
+                match frame.item(usize::from(at.item)) {
+                    Some(bytes) if Hash::of(bytes) == *hash => return take(bytes, name),
+                    _ => {}
+                }
+            }
+            if !more()? {
+                break;
             }
         }
         Err(last.unwrap_or_else(|| {
@@ -177,18 +213,30 @@ impl<'a> Nodes<'a> {
     }
 }
 
+fn node_packs(catalog: &Catalog) -> impl Iterator<Item = &Arc<PackState>> {
+    let packs = catalog.packs();
+    packs.filter(|p| p.record.kind == PackKind::Nodes)
+}
+
 impl State {
     fn candidates(&self, hash: &Hash) -> impl Iterator<Item = Found> + '_ {
-        let key = key_of(hash);
-        let from = self.places.partition_point(|(k, _)| *k < key);
-        self.places[from..]
-            .iter()
-            .take_while(move |(k, _)| *k == key)
-            .filter_map(|(_, at)| {
-                let name = *self.packs.get(&at.pack)?;
-                let cached = self.frames.get(&(at.pack, at.offset)).cloned();
-                Some((*at, name, cached))
-            })
+        self.places.of(key_of(hash)).filter_map(|at| {
+            let name = *self.packs.get(&at.pack)?;
+            let cached = self.frames.get(&(at.pack, at.offset)).cloned();
+            Some((at, name, cached))
+        })
+    }
+
+    fn forget_all_but(&mut self, live: &HashSet<PackNumber>) {
+        let had = self.packs.len() + self.unread.len();
+        self.packs.retain(|number, _| live.contains(number));
+        self.unread.retain(|number, _| live.contains(number));
+        if self.packs.len() + self.unread.len() < had {
+            self.generation += 1;
+            self.places.retain(|at| live.contains(&at.pack));
+            self.frames.retain(|(pack, _), _| live.contains(pack));
+            self.oldest.retain(|(pack, _)| live.contains(pack));
+        }
     }
 
     fn keep(&mut self, at: (PackNumber, u32), frame: Arc<DecodedFrame>) {

@@ -34,7 +34,7 @@ impl Store {
     pub fn diff(&self, a: Content, b: Content) -> Result<Vec<ChangedExtent>> {
         let size = u64::from(self.geometry().cluster_bytes);
         let end = a.size.max(b.size);
-        let nodes = self.nodes()?;
+        let nodes = self.nodes();
         let mut extents: Vec<ChangedExtent> = Vec::new();
         let (old, new) = (
             (a.root, a.size.div_ceil(size)),

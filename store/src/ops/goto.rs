@@ -303,7 +303,7 @@ impl Store {
         f: &mut dyn FnMut(u64, u64, Child) -> Result<()>,
     ) -> Result<()> {
         let size = u64::from(self.geometry().cluster_bytes);
-        let nodes = self.nodes()?;
+        let nodes = self.nodes();
         let (a, b) = (old.size.div_ceil(size), new.size.div_ceil(size));
         let mut run: Option<(u64, u64, Child)> = None;
         diff(
@@ -368,7 +368,7 @@ impl Store {
                 format!("the image has {len} bytes, neither what it had nor what it was to have");
             return Err(Error::new(ErrorKind::Busy, doing).detail(why));
         }
-        let nodes = self.nodes()?;
+        let nodes = self.nodes();
         let (undo, target) = (device.undo.size, device.target.size);
         // A last cluster that is not whole is told apart only where both disks end in it at the same byte.
         let common = if undo == target {

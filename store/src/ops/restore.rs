@@ -106,7 +106,7 @@ impl Store {
     fn stream(&self, content: Content, out: &mut dyn Write, progress: &Progress) -> Result<()> {
         let size = u64::from(self.geometry().cluster_bytes);
         let failed = |e| Error::io("writing the stream", e);
-        let nodes = self.nodes()?;
+        let nodes = self.nodes();
         let mut walker = Walker::new(&nodes, content.root, content.size.div_ceil(size))?;
         let mut fetcher = self.fetcher();
         let (mut wants, mut from) = (Vec::new(), 0);
@@ -149,7 +149,7 @@ impl Store {
         progress: &Progress,
     ) -> Result<Vec<Damage>> {
         let size = u64::from(self.geometry().cluster_bytes);
-        let nodes = self.nodes()?;
+        let nodes = self.nodes();
         let mut walker = Walker::new(&nodes, content.root, content.size.div_ceil(size))?;
         let mut fetcher = self.fetcher();
         let (mut wants, mut damage) = (Vec::new(), Vec::new());
@@ -166,9 +166,9 @@ impl Store {
         }
     }
 
-    pub(crate) fn nodes(&self) -> Result<Nodes<'_>> {
+    pub(crate) fn nodes(&self) -> Nodes<'_> {
         Nodes::new(
-            &self.log,
+            (&self.log, &self.keeper),
             self.objects.clone(),
             &self.catalog(),
             self.geometry().cluster_bytes,

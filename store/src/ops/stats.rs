@@ -116,7 +116,7 @@ impl Store {
     /// Bytes of a disk by what they are, in whole clusters.
     pub fn extents(&self, content: Content) -> Result<Extents> {
         let size = u64::from(self.geometry().cluster_bytes);
-        let nodes = self.nodes()?;
+        let nodes = self.nodes();
         let mut extents = Extents::default();
         for piece in Walker::new(&nodes, content.root, content.size.div_ceil(size))? {
             match piece? {

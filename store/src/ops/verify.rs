@@ -335,7 +335,7 @@ impl Store {
                 hash: *hash,
             })
             .collect();
-        let nodes = self.nodes()?;
+        let nodes = self.nodes();
         let mut fetcher = self.fetcher();
         for damage in fetcher.fetch(&wants, &crate::content::fetch::Nowhere, progress)? {
             if nodes.bytes(&damage.hash).is_err() {
@@ -358,10 +358,7 @@ impl Store {
             }
         };
         let nodes = self.nodes();
-        let walker = nodes
-            .as_ref()
-            .map(|nodes| Walker::new(nodes, content.root, clusters));
-        let Ok(Ok(mut walker)) = walker else {
+        let Ok(mut walker) = Walker::new(&nodes, content.root, clusters) else {
             add(0, clusters);
             return extents;
         };

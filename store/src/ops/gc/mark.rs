@@ -77,11 +77,11 @@ impl Store {
         progress: &Progress,
     ) -> Result<Marks> {
         let nodes = Nodes::new(
-            &self.log,
+            (&self.log, &self.keeper),
             self.objects.clone(),
             catalog,
             self.geometry().cluster_bytes,
-        )?;
+        );
         let mut marks = Marks::default();
         let suspects = Suspects::noted(&*self.local);
         let clusters: u64 = of_kind(catalog, PackKind::Clusters)

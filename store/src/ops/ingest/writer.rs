@@ -75,11 +75,11 @@ impl<'a> Writer<'a> {
     pub fn new(store: &'a Store, kind: SessionKind, purse: Purse) -> Result<Self> {
         let catalog = store.log.refresh()?;
         let nodes = Arc::new(Nodes::new(
-            &store.log,
+            (&store.log, &store.keeper),
             store.objects.clone(),
             &catalog,
             store.geometry().cluster_bytes,
-        )?);
+        ));
         let suspects = Suspects::noted(&*store.local);
         Ok(Self {
             store,

@@ -49,7 +49,7 @@ impl Store {
         let catalog = self.refresh()?;
         Ok(Arc::new(Reader {
             store: self,
-            nodes: KnownNodes::new(self.nodes()?),
+            nodes: KnownNodes::new(self.nodes()),
             clusters: Clusters::new(self, &catalog, cache_bytes)?,
         }))
     }
