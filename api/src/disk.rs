@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use stillpoint_store::disk::{DiskFile, FileKind, OpenMode};
 use stillpoint_store::format::entry::Content;
 use stillpoint_store::image::{Access, Image};
+use stillpoint_store::ops::restore::Restored;
 use stillpoint_store::progress::Progress;
 use stillpoint_store::volume::Volumes;
 use stillpoint_store::{Error, ErrorKind, Result};
@@ -24,7 +25,7 @@ pub enum Output<'a> {
 pub enum Begin {
     /// It is written on.
     WhereItWas,
-    /// It is removed.
+    /// Nothing: another one is written.
     Anew,
 }
 
@@ -35,13 +36,15 @@ pub struct Exported {
     pub content: Content,
     /// Bytes that an export that was cut off had written.
     pub kept: u64,
+    /// Bytes written, zeros included and holes not; of a stream all.
+    pub written: u64,
 }
 
 impl System {
     /// Writes the snapshot, or the present contents of a device without an image; what was written to a volume is stored
-    /// first. A file appears under its name when it
-    /// is whole and durable; an error leaves none. One that is stopped, or whose process dies, leaves `<file>.still-part`, which
-    /// the next export to that name takes up: clusters that have their hashes there are not written again.
+    /// first. A file appears under its name when it is whole and durable; an error leaves none. One that is stopped, or whose
+    /// process dies, leaves `<file>.still-part`, which the next export to that name takes up: clusters that have their
+    /// hashes there are not written again.
     pub fn export(
         &self,
         reference: &str,
@@ -71,11 +74,14 @@ impl System {
         output: Output<'_>,
         progress: &Progress,
     ) -> Result<Exported> {
-        let mut kept = 0;
+        let mut done = Restored::default();
         match output {
-            Output::Stream(out) => self.store.restore_stream(content, out, progress)?,
+            Output::Stream(out) => {
+                self.store.restore_stream(content, out, progress)?;
+                done.written = content.size;
+            }
             Output::File(path) => match self.disk.kind(path) {
-                Ok(FileKind::BlockDevice) => self.export_device(content, path, progress)?,
+                Ok(FileKind::BlockDevice) => done = self.export_device(content, path, progress)?,
                 Ok(FileKind::Folder) => {
                     return Err(Error::invalid("exporting to", "it is a folder")
                         .at(path.display())
@@ -91,21 +97,25 @@ impl System {
                 }
                 Ok(FileKind::File) => return Err(exists(path)),
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    kept = self.export_file(content, path, progress)?;
+                    done = self.export_file(content, path, progress)?;
                 }
                 Err(e) => return Err(e),
             },
         }
-        Ok(Exported { content, kept })
+        Ok(Exported {
+            content,
+            kept: done.kept,
+            written: done.written,
+        })
     }
 
-    fn export_file(&self, content: Content, path: &Path, progress: &Progress) -> Result<u64> {
-        let mut kept = 0;
+    fn export_file(&self, content: Content, path: &Path, progress: &Progress) -> Result<Restored> {
+        let mut done = Restored::default();
         self.write_file(path, Begin::WhereItWas, &mut |file, _| {
-            kept = self.store.restore_file(content, file, progress)?;
+            done = self.store.restore_file(content, file, progress)?;
             Ok(())
         })?;
-        Ok(kept)
+        Ok(done)
     }
 
     /// Lets `write` fill a file that is then called `path`, where nothing must be: all of it, durable, or none. `write` is told
@@ -142,8 +152,23 @@ impl System {
         if let Err(e) = self.disk.kind(folder) {
             return Err(e.hint("make the folder first"));
         }
-        let part = part_of(path);
-        let file = self.create_part(&part, begin)?;
+        let (part, file, found) = match begin {
+            Begin::WhereItWas => {
+                let part = part_of(path, "part");
+                let (file, found) = self.create_part(&part)?;
+                (part, file, found)
+            }
+            Begin::Anew => {
+                self.remove_dead(folder, path);
+                // Nobody else ever writes to a file of this name, also not a program that was started for an export that died.
+                let part = part_of(path, &format!("tmp-{}", self.store.new_uid()));
+                let file = self.disk.open(&part, OpenMode::CreateNew)?;
+                if !file.try_lock()? {
+                    return Err(in_the_way(&part, ErrorKind::Busy));
+                }
+                (part, file, false)
+            }
+        };
         let written = write(&*file, &part).and_then(|()| {
             if self.disk.link(&part, path)? {
                 return Ok(());
@@ -153,10 +178,14 @@ impl System {
                 .detail("it appeared meanwhile"))
         });
         if let Err(e) = &written
-            && e.kind() == ErrorKind::Cancelled
             && begin == Begin::WhereItWas
+            && (e.kind() == ErrorKind::Cancelled || found && concerns_no_file(e.kind()))
         {
-            return written.map_err(|e| e.hint(goes_on(&part)));
+            let goes_on = |e: Error| match e.kind() {
+                ErrorKind::Cancelled => e.hint(goes_on(&part)),
+                _ => e,
+            };
+            return written.map_err(goes_on);
         }
         // ORDER: contents durable (in `write`), the name, the folder.
         self.disk.remove(&part)?;
@@ -164,26 +193,33 @@ impl System {
         self.disk.sync_folder(folder)
     }
 
-    /// The file that is written to, locked. One that nobody has locked was left by an export that was cut off.
-    fn create_part(&self, part: &Path, begin: Begin) -> Result<Box<dyn DiskFile>> {
+    /// The file that is written to, locked, and whether an export that was cut off has left it.
+    fn create_part(&self, part: &Path) -> Result<(Box<dyn DiskFile>, bool)> {
         for _ in 0..TRIES {
             match self.disk.open(part, OpenMode::CreateNew) {
                 // Between making and locking it somebody may take it for a leftover.
-                Ok(file) if file.try_lock()? && file.is_still_named()? => return Ok(file),
+                Ok(file) if file.try_lock()? && file.is_still_named()? => return Ok((file, false)),
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
                 _ => {
-                    if let Some(file) = self.take_leftover(part, begin)? {
-                        return Ok(file);
+                    if let Some(file) = self.take_leftover(part)? {
+                        return Ok((file, true));
                     }
                 }
             }
         }
-        Err(in_the_way(part, ErrorKind::Busy))
+        // A link to nothing is there, and nothing is behind it.
+        let is_link = matches!(self.disk.kind(part), Err(e) if e.kind() == ErrorKind::NotFound);
+        let kind = if is_link {
+            ErrorKind::AlreadyExists
+        } else {
+            ErrorKind::Busy
+        };
+        Err(in_the_way(part, kind))
     }
 
-    /// The leftover if it is to be gone on with. Else its name is removed, and that alone: the same file may already stand
+    /// The leftover if it can be gone on with. Else its name is removed, and that alone: the same file may already stand
     /// under the name of the export, and is not written to either.
-    fn take_leftover(&self, part: &Path, begin: Begin) -> Result<Option<Box<dyn DiskFile>>> {
+    fn take_leftover(&self, part: &Path) -> Result<Option<Box<dyn DiskFile>>> {
         match self.disk.kind(part) {
             Ok(FileKind::File) => {}
             Ok(_) => return Err(in_the_way(part, ErrorKind::AlreadyExists)),
@@ -198,7 +234,7 @@ impl System {
             return Err(in_the_way(part, ErrorKind::Busy));
         }
         // With the lock: whoever gives the file its second name has it until the first is gone.
-        if begin == Begin::WhereItWas && file.is_ours_alone()? {
+        if file.is_ours_alone()? {
             return Ok(Some(file));
         }
         if file.is_still_named()? {
@@ -207,7 +243,30 @@ impl System {
         Ok(None)
     }
 
-    fn export_device(&self, content: Content, path: &Path, progress: &Progress) -> Result<()> {
+    /// Removes what exports that began anew and died have left. What cannot be removed keeps nobody from anything.
+    fn remove_dead(&self, folder: &Path, path: &Path) {
+        let mut start = path.file_name().unwrap_or_default().to_owned();
+        start.push(".still-tmp-");
+        let start = start.to_string_lossy();
+        let names = self.disk.list(folder).unwrap_or_default();
+        for name in names.iter().filter(|name| name.starts_with(&*start)) {
+            let dead = folder.join(name);
+            let removed = self.disk.open(&dead, OpenMode::Write).and_then(|file| {
+                if file.try_lock()? && file.is_ours_alone()? {
+                    self.disk.remove(&dead)?;
+                }
+                Ok(())
+            });
+            removed.unwrap_or_default();
+        }
+    }
+
+    fn export_device(
+        &self,
+        content: Content,
+        path: &Path,
+        progress: &Progress,
+    ) -> Result<Restored> {
         let image = Image::open(&*self.disk, path, Access::Write)?;
         if image.size() < content.size {
             let why = format!(
@@ -251,9 +310,18 @@ fn goes_on(part: &Path) -> String {
     format!("what was written is in {part}: the same command goes on with it, or remove it")
 }
 
-/// `<name>.still-part` beside it: a name that nobody else uses, since what has it may be removed.
-fn part_of(path: &Path) -> PathBuf {
+/// What kept an export from being made and says nothing about the file that it goes to: what that holds is still good.
+fn concerns_no_file(kind: ErrorKind) -> bool {
+    use ErrorKind::{Busy, InvalidInput, LimitExceeded, NotFound, Unsupported};
+    matches!(
+        kind,
+        Busy | InvalidInput | LimitExceeded | NotFound | Unsupported
+    )
+}
+
+/// `<name>.still-<what>` beside it: a name that nobody else uses, since what has it may be removed.
+fn part_of(path: &Path, what: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".still-part");
+    name.push(format!(".still-{what}"));
     path.with_file_name(name)
 }

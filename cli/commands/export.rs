@@ -12,7 +12,6 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 use stillpoint_api::{Begin, Kept, Output, System, Which};
 use stillpoint_migrate::qcow2::{self, ChainMode, Gate};
@@ -35,7 +34,8 @@ const ZSTD_LEVEL: u32 = 3;
 )]
 #[command(after_help = "\
 Every cluster is checked against its hash before it is written; holes stay holes. The file appears under its name
-when it is whole. An export of a raw or qcow2 image that was interrupted leaves FILE.still-part; the same command goes on with it.
+when it is whole. An export of a raw or qcow2 image (not an encrypted one) that was interrupted leaves FILE.still-part: the same
+command goes on with it. One that fails, as on a full disk, leaves nothing.
 
 Examples:
   still export web1@monday web1.raw
@@ -147,7 +147,12 @@ fn by_file(arguments: &Arguments, format: Format, context: &Context) -> Result<A
     let failed = |e| Error::io("writing the image to standard output", e);
     let folder = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", e))?;
     let path = folder.path().join("image");
-    call(arguments, &path, format, context)?;
+    // What would be gone on with goes with the folder.
+    let forgotten = |e: Error| match e.kind() {
+        ErrorKind::Cancelled => Error::new(ErrorKind::Cancelled, "stopped as asked"),
+        _ => e,
+    };
+    call(arguments, &path, format, context).map_err(forgotten)?;
     let mut image = std::fs::File::open(&path).map_err(failed)?;
     let mut out = std::io::stdout().lock();
     std::io::copy(&mut image, &mut out).map_err(failed)?;
@@ -269,7 +274,7 @@ fn write(
     if format == Format::Raw {
         let done = export(arguments, Output::File(file), system, context)?;
         return Ok(Written {
-            bytes: context.progress.bytes_done.load(Ordering::Relaxed),
+            bytes: done.written,
             kept: done.kept,
             states: vec![present(arguments, done.content)],
             left_out: Vec::new(),

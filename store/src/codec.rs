@@ -5,6 +5,7 @@
 //! Contexts of zstd are kept per thread and buffers go round, so that the steady state allocates nothing.
 
 mod remains;
+pub(crate) mod spare;
 
 pub use remains::decode_remains;
 pub(crate) use remains::sum_of_lengths;
@@ -441,8 +442,7 @@ fn decompress(body: &[u8], buffer: &mut Vec<u8>) -> Result<()> {
 
 /// Decodes until the buffer has `wanted` bytes and looks no further.
 fn decompress_start(body: &[u8], wanted: usize, buffer: &mut Vec<u8>) -> Result<()> {
-    // What stands in it is overwritten.
-    buffer.resize(wanted, 0);
+    spare::fit(buffer, wanted);
     CONTEXTS.with_borrow_mut(|contexts| {
         let decoder = made(&mut contexts.decoder, || {
             let mut fresh = Decoder::new()?;

@@ -3,10 +3,10 @@
 
 use super::bench::{CLUSTER, Machine, alone, points, small};
 use std::path::Path;
-use stillpoint_api::store::disk::sim::CrashMode;
+use stillpoint_api::store::disk::sim::{CrashMode, Fault};
 use stillpoint_api::store::disk::{Disk, OpenMode};
 use stillpoint_api::store::progress::Progress;
-use stillpoint_api::{Create, ErrorKind, Output, System};
+use stillpoint_api::{Begin, Create, Error, ErrorKind, Output, System};
 
 const IMAGE: &str = "/images/d";
 const OUT: &str = "/images/out";
@@ -148,5 +148,55 @@ fn an_export_that_is_stopped_leaves_its_part_and_one_that_fails_leaves_none() {
         let e = export(&system, &Progress::default()).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::NoSpace);
         assert_eq!(machine.paths("/images/out"), [""; 0]);
+    });
+}
+
+#[test]
+fn one_that_is_stopped_leaves_no_part_when_what_was_written_may_not_be_there() {
+    alone(|| {
+        let machine = with_a_snapshot();
+        let mut lost = 0;
+        for n in 1..12 {
+            let machine = machine.copy();
+            let system = machine.open().unwrap();
+            let progress = Progress::default();
+            progress.stop();
+            machine.disk.fail_call(machine.disk.calls() + n, Fault::Eio);
+            let e = export(&system, &progress).unwrap_err();
+            let left = machine.paths("/images/out");
+            if e.to_string().contains("syncing") {
+                assert_eq!(left, [""; 0], "{e}");
+                lost += 1;
+            } else if e.kind() == ErrorKind::Cancelled {
+                assert_eq!(left, [PART], "{e}");
+            }
+        }
+        assert!(lost > 0, "no sync failed");
+    });
+}
+
+#[test]
+fn what_says_nothing_about_the_file_does_not_cost_it() {
+    alone(|| {
+        let machine = with_a_snapshot();
+        machine.write(PART, &disk()).unwrap();
+        let system = machine.open().unwrap();
+        let refuse = |kind: ErrorKind, begin: Begin| {
+            let refused = system.write_new(Path::new(OUT), begin, &mut |file, path| {
+                let other = path != Path::new(PART);
+                assert_eq!((other, file.is_empty()?), (begin == Begin::Anew, other));
+                Err(Error::new(kind, "a test"))
+            });
+            assert_eq!(refused.unwrap_err().kind(), kind);
+            machine.paths("/images/out")
+        };
+        assert_eq!(refuse(ErrorKind::Io, Begin::Anew), [PART]);
+        assert_eq!(refuse(ErrorKind::Unsupported, Begin::WhereItWas), [PART]);
+        assert_eq!(refuse(ErrorKind::Io, Begin::WhereItWas), [""; 0]);
+        // Of one that began and found nothing, nothing stays.
+        assert_eq!(refuse(ErrorKind::Unsupported, Begin::Anew), [""; 0]);
+        let dead = "/images/out.still-tmp-0123";
+        machine.write(dead, &disk()).unwrap();
+        assert_eq!(refuse(ErrorKind::Io, Begin::Anew), [""; 0]);
     });
 }

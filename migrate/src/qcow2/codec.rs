@@ -52,10 +52,26 @@ pub(super) fn decode_exactly(
             (whole && inflate.total_out() == out.len() as u64).then(|| inflate.total_in() as usize)
         }),
         Compression::Zstd => {
+            if !has_small_window(input, out.len()) {
+                return None;
+            }
             let len = find_frame_compressed_size(input).ok()?;
             unzstd(input.get(..len)?, out).is_ok().then_some(len)
         }
     }
+}
+
+/// Whether a zstd frame needs no dictionary and no window longer than a cluster (RFC 8878, 3.1.1.1): QEMU decodes in a
+/// stream, which refuses long ones.
+fn has_small_window(frame: &[u8], cluster: usize) -> bool {
+    let Some([descriptor, window]) = frame.get(4..6) else {
+        return false;
+    };
+    let (single_segment, dictionary) = (descriptor & 0x20 != 0, descriptor & 3 != 0);
+    let base = 1_u64 << (10 + (window >> 3));
+    let long = base + base / 8 * u64::from(window & 7) > (cluster as u64).max(1 << 10);
+    // The window of a single segment is what it decodes to: a cluster.
+    !dictionary && (single_segment || !long)
 }
 
 fn unzlib(inflate: &mut Decompress, input: &[u8], out: &mut [u8]) -> Result<(), &'static str> {

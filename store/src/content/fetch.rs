@@ -2,9 +2,9 @@
 //! hash. Frames are read, decoded, verified and delivered in parallel.
 
 use crate::catalog::Catalog;
+use crate::codec::spare;
 use crate::codec::{DecodedFrame, decode_clusters};
 use crate::content::resolve::{HashSet, Location, Resolver};
-use crate::content::spare;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::entry::PackKind;
 use crate::id::{Hash, PackName, PackNumber};
@@ -274,7 +274,10 @@ impl Task<'_> {
     fn run(&self, span: &[(u64, u32)]) -> Result<Vec<Damage>> {
         let (first, last) = (self.at(span[0]), self.at(span[span.len() - 1]));
         let mut bytes = spare::take();
-        bytes.resize((last.offset + last.bytes - first.offset) as usize, 0);
+        spare::fit(
+            &mut bytes,
+            (last.offset + last.bytes - first.offset) as usize,
+        );
         let read = self.fetcher.name(first.pack).and_then(|name| {
             get_exact(
                 self.fetcher.objects,

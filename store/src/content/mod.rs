@@ -7,6 +7,5 @@ pub mod known;
 pub mod nodes;
 mod places;
 pub mod resolve;
-pub(crate) mod spare;
 pub mod suspects;
 pub mod tables;

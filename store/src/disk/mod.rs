@@ -101,6 +101,11 @@ pub trait DiskFile: Send + Sync {
     fn sync_data(&self) -> Result<()> {
         self.sync()
     }
+    /// As `sync`; what is read next comes from the medium, as far as the system can do that. A process that died may have been
+    /// told of writes that failed, and the system then keeps in memory what the medium does not have.
+    fn sync_and_forget(&self) -> Result<()> {
+        self.sync()
+    }
     /// Change marks now.
     fn stamp(&self) -> Result<Stamp>;
     /// Takes the whole-file lock of this open file (flock, exclusive) without waiting; false: somebody has it.

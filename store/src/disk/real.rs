@@ -322,6 +322,15 @@ impl DiskFile for RealFile {
         self.file.sync_data().map_err(self.at("syncing"))
     }
 
+    fn sync_and_forget(&self) -> Result<()> {
+        self.sync()?;
+        match rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed) {
+            // Nothing is kept where that means nothing.
+            Ok(()) | Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::SPIPE) => Ok(()),
+            Err(e) => Err(self.at("reading again")(e.into())),
+        }
+    }
+
     fn stamp(&self) -> Result<Stamp> {
         let meta = self
             .file

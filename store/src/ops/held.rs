@@ -5,12 +5,15 @@ use crate::content::fetch::Want;
 use crate::disk::{DiskFile, Extent};
 use crate::error::Result;
 use crate::id::Hash;
+use crate::ops::ingest::is_zero;
 use crate::progress::Progress;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Clusters that one task compares.
 const TASK: usize = 512;
+/// Bytes looked at for what is no zero.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// See the module. The file has the disk's length.
 pub(crate) struct Held<'a> {
@@ -37,19 +40,46 @@ impl<'a> Held<'a> {
     pub(crate) fn leave_lacking(&self, wants: &mut Vec<Want>, progress: &Progress) -> Result<()> {
         let tasks = wants.par_chunks(TASK);
         let there: Vec<Vec<bool>> = tasks
-            .map(|wants| progress.check().and_then(|()| self.there(wants)))
+            .map(|wants| {
+                progress.check()?;
+                let there = self.there(wants)?;
+                let kept = there.iter().filter(|there| **there).count() as u64;
+                Progress::add(&progress.bytes_done, kept * self.cluster_bytes);
+                Ok(there)
+            })
             .collect::<Result<_>>()?;
         let mut there = there.into_iter().flatten();
         wants.retain(|_| !there.next().unwrap_or(false));
         Ok(())
     }
 
-    /// Makes a range a hole if it is none.
+    /// Makes a range a hole. Where the file has none, it may be that the file system cannot tell and cannot punch them: what is
+    /// zeros then stays as it is, instead of being written.
     pub(crate) fn empty(&self, from: u64, to: u64) -> Result<()> {
-        if is_hole(self.file.extent(from)?, to) {
-            return Ok(());
+        let first = self.file.extent(0)?;
+        let tells_holes = !first.data || first.end < self.file.len()?;
+        let mut bytes = Vec::new();
+        let mut at = from;
+        while at < to {
+            let extent = self.file.extent(at)?;
+            if !extent.data {
+                at = extent.end.max(at + 1);
+                continue;
+            }
+            let mut end = extent.end.min(to);
+            if tells_holes {
+                self.file.punch(at, end)?;
+            } else {
+                end = end.min(at + PIECE_BYTES);
+                bytes.resize((end - at) as usize, 0);
+                let n = self.file.read_at(at, &mut bytes)?;
+                if !is_zero(&bytes[..n]) {
+                    self.file.punch(at, end)?;
+                }
+            }
+            at = end;
         }
-        self.file.punch(from, to)
+        Ok(())
     }
 
     fn there(&self, wants: &[Want]) -> Result<Vec<bool>> {

@@ -29,16 +29,25 @@ pub(crate) type Empty<'a> = &'a mut dyn FnMut(Child, Range<u64>) -> Result<()>;
 /// Takes a run of holes, from byte to byte.
 type Hole<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
+/// What became of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Bytes that it had already.
+    pub kept: u64,
+    /// Bytes written, zeros included.
+    pub written: u64,
+}
+
 impl Store {
     /// Writes the disk into a file: data where it had data, zeros where it had zeros, holes elsewhere. Durable when this
     /// returns. Where the file is not empty, clusters that it holds already are compared by their hashes and not written
-    /// again: an export that was cut off goes on. Returns how many bytes that was.
+    /// again: an export that was cut off goes on.
     pub fn restore_file(
         &self,
         content: Content,
         file: &dyn DiskFile,
         progress: &Progress,
-    ) -> Result<u64> {
+    ) -> Result<Restored> {
         let _pin = self.pin(&[content])?;
         let held = Held::new(file, u64::from(self.geometry().cluster_bytes));
         let (mut emptied, mut untouched);
@@ -50,9 +59,14 @@ impl Store {
             (Some(&held), &mut emptied)
         };
         file.set_len(content.size)?;
-        self.write_disk(content, file, (held, hole), progress)
+        if held.is_some() {
+            file.sync_and_forget()?;
+        }
+        let written = self
+            .write_disk(content, file, (held, hole), progress)
             .map_err(|e| self.or_unkept(e, &[content]))?;
-        Ok(held.map_or(0, Held::kept))
+        let kept = held.map_or(0, Held::kept);
+        Ok(Restored { kept, written })
     }
 
     /// Writes the disk over something of a fixed size, at least as large: holes are punched where that can be, else zeros
@@ -62,11 +76,12 @@ impl Store {
         content: Content,
         file: &dyn DiskFile,
         progress: &Progress,
-    ) -> Result<()> {
+    ) -> Result<Restored> {
         let _pin = self.pin(&[content])?;
         let hole: Hole<'_> = &mut |from, to| file.punch(from, to);
-        self.write_disk(content, file, (None, hole), progress)
-            .map_err(|e| self.or_unkept(e, &[content]))
+        let written = self.write_disk(content, file, (None, hole), progress);
+        let written = written.map_err(|e| self.or_unkept(e, &[content]))?;
+        Ok(Restored { kept: 0, written })
     }
 
     fn write_disk(
@@ -75,7 +90,7 @@ impl Store {
         file: &dyn DiskFile,
         (held, hole): (Option<&Held<'_>>, Hole<'_>),
         progress: &Progress,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let size = u64::from(self.geometry().cluster_bytes);
         let write = |sink: &FileSink<'_>| {
             let mut empty = |child: Child, r: Range<u64>| {
@@ -88,7 +103,7 @@ impl Store {
             let damage = self.read_disk(content, held, sink, &mut empty, progress)?;
             complain(&damage, size)
         };
-        FileSink::with(file, size, content.size, write).map(|_| ())
+        FileSink::with(file, size, content.size, write).map(|((), written)| written)
     }
 
     /// Writes the disk to a stream, holes as zeros, and flushes it.
@@ -155,10 +170,10 @@ impl Store {
         let (mut wants, mut damage) = (Vec::new(), Vec::new());
         loop {
             let (_, more) = next_wants(&mut walker, &mut wants, empty)?;
+            Progress::add(&progress.bytes_total, wants.len() as u64 * size);
             if let Some(held) = held {
                 held.leave_lacking(&mut wants, progress)?;
             }
-            Progress::add(&progress.bytes_total, wants.len() as u64 * size);
             damage.extend(fetcher.fetch(&wants, sink, progress)?);
             if !more {
                 return Ok(damage);

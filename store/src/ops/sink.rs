@@ -43,11 +43,12 @@ impl<'a> FileSink<'a> {
             let written = sink.written.load(Ordering::Relaxed);
             drop(sink);
             let synced = syncer.join().map_err(|_| died())?;
-            let done = done?;
-            // The system tells a failed write to one sync only: that of the syncer counts as much as the last.
-            synced?;
-            file.sync()?;
-            Ok((done, written))
+            // The system tells a failed write to one sync only: that of the syncer counts as much as the last, and more than
+            // that somebody asked to stop, since then it may be gone on with what is there.
+            if !matches!(&done, Err(e) if e.kind() != ErrorKind::Cancelled) {
+                synced.and_then(|()| file.sync())?;
+            }
+            Ok((done?, written))
         })
     }
 

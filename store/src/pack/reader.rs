@@ -1,5 +1,6 @@
 //! Reads frames out of packs, one or several adjacent ones in one call. What comes back is raw: the codec proves it.
 
+use crate::codec::spare;
 use crate::error::{Error, Result};
 use crate::format::pack::FrameRef;
 use crate::id::PackName;
@@ -57,8 +58,7 @@ pub fn read_run(
     let offset = frames.first().map_or(0, |at| at.offset);
     // LIMIT: each place was checked to lie inside a pack.
     debug_assert!(end <= PACK_BYTES_MAX, "checked above");
-    // What stands in it is overwritten.
-    buffer.resize((end.max(offset) - offset) as usize, 0);
+    spare::fit(&mut buffer, (end.max(offset) - offset) as usize);
     get_exact(objects, &key, u64::from(offset), &mut buffer)?;
     Ok(Run {
         offset,

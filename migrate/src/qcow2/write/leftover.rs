@@ -3,12 +3,12 @@
 //! same as in an empty file, whatever was there; compressed bytes of another encoder may stay where they are what they should be.
 
 use super::cells::Stretch;
-use super::data::Stored;
+use super::data::{Stored, is_zero};
 use super::source::Source;
 use super::space::Space;
 use super::{Options, Shape};
 use crate::qcow2::Compression;
-use crate::qcow2::codec::decode_exactly;
+use crate::qcow2::codec::{Encoder, decode_exactly};
 use stillpoint_store::Result;
 use stillpoint_store::disk::DiskFile;
 
@@ -31,6 +31,7 @@ impl<'a> Leftover<'a> {
         }
         let cluster = shape.cluster_bytes();
         file.write_at(0, &vec![0; cluster as usize])?;
+        file.sync_and_forget()?;
         Ok(Some(Self {
             file,
             cluster,
@@ -90,6 +91,9 @@ impl<'a> Leftover<'a> {
         Trail {
             file: self.file,
             cluster: self.cluster,
+            encoder: options
+                .compression
+                .and_then(|(compression, level)| Encoder::new(compression, level)),
             compression: options.compression.map(|(compression, _)| compression),
             open: space.compressed_end(),
             end: space.bytes(),
@@ -102,6 +106,7 @@ pub(super) struct Trail<'a> {
     file: &'a dyn DiskFile,
     cluster: u64,
     compression: Option<Compression>,
+    encoder: Option<Encoder>,
     /// Where compressed bytes may go on.
     open: u64,
     /// The next cluster to be taken.
@@ -133,7 +138,13 @@ impl Trail<'_> {
             }
         }
         let n = self.file.read_at(self.end, &mut there)?;
-        if n < there.len() || !is(&there, recipe, source) {
+        if n < there.len() || is_zero(&there) || !is(&there, recipe, source) {
+            return Ok(None);
+        }
+        // It was written without compression, and would be shorter with it.
+        let mut out = vec![0; there.len() - 1];
+        let shrinks = |encoder: &mut Encoder| encoder.encode(&there, &mut out).is_some();
+        if self.encoder.as_mut().is_some_and(shrinks) {
             return Ok(None);
         }
         self.end += self.cluster * places as u64;

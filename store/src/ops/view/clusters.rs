@@ -6,9 +6,9 @@
 
 use crate::catalog::Catalog;
 use crate::codec::decode_clusters;
+use crate::codec::spare;
 use crate::content::frames::{FrameCache, KeptFrame};
 use crate::content::resolve::{HashSet, Location, Resolver};
-use crate::content::spare;
 use crate::content::suspects::Suspects;
 use crate::content::tables::Tables;
 use crate::error::{Error, ErrorKind, Result};
