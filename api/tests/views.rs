@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use stillpoint_api::store::disk::real::RealDisk;
 use stillpoint_api::store::format::entry::PackKind;
 use stillpoint_api::store::index::memory::{Fault, MemoryHome};
@@ -290,6 +290,36 @@ fn a_disk_is_read_from_its_own_packs_however_many_there_are() {
     assert!(bytes == picture(3).bytes());
     let touched = touched.lock().unwrap().clone();
     assert!(touched.len() <= 2, "{touched:?} were read");
+}
+
+#[test]
+fn many_readers_that_begin_at_once_find_every_node() {
+    let bench = Bench::new(11);
+    let mut picture = Picture {
+        cells: (0..200).map(Cell::Letter).collect(),
+        len: 200 * C,
+    };
+    // Each snapshot brings one leaf of the manifest in a pack of its own.
+    for n in 0..12 {
+        picture.cells[n * 16] = Cell::Letter(220 + n as u8);
+        bench.save(&format!("s{n}"), &picture);
+    }
+    let wanted = picture.bytes();
+    for _ in 0..rounds(60, 20) {
+        let system = open(&bench.objects, &bench.index, &bench.world);
+        let view = system.view("d@s11", Part::Disk).unwrap();
+        let all_there = Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    all_there.wait();
+                    let mut bytes = vec![0; 200 * C];
+                    view.read_at(0, &mut bytes).unwrap();
+                    assert!(bytes == wanted);
+                });
+            }
+        });
+    }
 }
 
 #[test]

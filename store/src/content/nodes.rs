@@ -44,6 +44,8 @@ pub struct Nodes<'a> {
 struct State {
     /// Counted up when the packs change.
     generation: u64,
+    /// Counted up with each pack that was looked into.
+    looked: u64,
     /// Packs that were not looked into.
     unread: BTreeMap<PackNumber, Arc<PackState>>,
     /// Packs whose tables are in `places`, or were unreadable.
@@ -96,6 +98,7 @@ impl<'a> Nodes<'a> {
         state.places.add(places.collect());
         state.packs.insert(pack.number, pack.name);
         state.unread.remove(&pack.number);
+        state.looked += 1;
         Ok(())
     }
 
@@ -167,7 +170,10 @@ impl<'a> Nodes<'a> {
         let mut tried = Vec::new();
         let mut last = None;
         loop {
-            let found: Vec<Found> = self.lock().candidates(hash).collect();
+            let (found, looked) = {
+                let state = self.lock();
+                (state.candidates(hash).collect::<Vec<Found>>(), state.looked)
+            };
             for (at, name, cached) in found {
                 if tried.contains(&at) {
                     continue;
@@ -185,7 +191,8 @@ impl<'a> Nodes<'a> {
                     _ => {}
                 }
             }
-            if !more()? {
+            // Another thread may have looked into the last pack between the try and the answer.
+            if !more()? && self.lock().looked == looked {
                 break;
             }
         }
