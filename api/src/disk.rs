@@ -160,12 +160,7 @@ impl System {
             }
             Begin::Anew => {
                 self.remove_dead(folder, path);
-                // Nobody else ever writes to a file of this name, also not a program that was started for an export that died.
-                let part = part_of(path, &format!("tmp-{}", self.store.new_uid()));
-                let file = self.disk.open(&part, OpenMode::CreateNew)?;
-                if !file.try_lock()? {
-                    return Err(in_the_way(&part, ErrorKind::Busy));
-                }
+                let (part, file) = self.create_tmp(path)?;
                 (part, file, false)
             }
         };
@@ -217,6 +212,20 @@ impl System {
         Err(in_the_way(part, kind))
     }
 
+    /// A file that nobody else ever writes to, also not a program that was started for an export that died: its name is new.
+    fn create_tmp(&self, path: &Path) -> Result<(PathBuf, Box<dyn DiskFile>)> {
+        for _ in 0..TRIES {
+            let tmp = part_of(path, &format!("tmp-{}", self.store.new_uid()));
+            let file = self.disk.open(&tmp, OpenMode::CreateNew)?;
+            // Between making and locking it somebody may take it for a dead one.
+            if file.try_lock()? && file.is_still_named()? {
+                return Ok((tmp, file));
+            }
+            self.disk.remove(&tmp)?;
+        }
+        Err(in_the_way(path, ErrorKind::Busy))
+    }
+
     /// The leftover if it can be gone on with. Else its name is removed, and that alone: the same file may already stand
     /// under the name of the export, and is not written to either.
     fn take_leftover(&self, part: &Path) -> Result<Option<Box<dyn DiskFile>>> {
@@ -252,7 +261,7 @@ impl System {
         for name in names.iter().filter(|name| name.starts_with(&*start)) {
             let dead = folder.join(name);
             let removed = self.disk.open(&dead, OpenMode::Write).and_then(|file| {
-                if file.try_lock()? && file.is_ours_alone()? {
+                if file.try_lock()? && file.is_still_named()? {
                     self.disk.remove(&dead)?;
                 }
                 Ok(())

@@ -11,11 +11,13 @@ use crate::views;
 use clap::Args;
 use serde_json::{Value, json};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use stillpoint_api::{Create, VmBytes, VmState};
+use stillpoint_store::disk::real::RealDisk;
+use stillpoint_store::disk::{Disk, DiskFile, OpenMode};
 use stillpoint_store::{Error, ErrorKind, Result};
-use tempfile::NamedTempFile;
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
@@ -98,8 +100,8 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
     };
     let system = context.open()?;
     if let Some(server) = Server::of_volumes(&context.store, &system, &arguments.devices)? {
-        let vm_state = arguments.vm_state.as_deref().map(reachable).transpose()?;
-        let vm = (vm_state.as_ref(), arguments.vm_device.as_deref());
+        let vm_state = arguments.vm_state.as_deref().map(opened).transpose()?;
+        let vm = (vm_state.as_deref(), arguments.vm_device.as_deref());
         return through(server, &create, vm, since);
     }
     let mut stdin = std::io::stdin().lock();
@@ -118,38 +120,30 @@ fn call(arguments: &Arguments, changed: Option<&Changed>, context: &Context) -> 
     Ok(views::created(&made, since))
 }
 
-/// A file that another process can read: standard input is kept in one until it is dropped.
-enum Reachable {
-    Named(PathBuf),
-    Kept(NamedTempFile),
-}
-
-impl Reachable {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Named(path) => path,
-            Self::Kept(file) => file.path(),
-        }
-    }
-}
-
-fn reachable(file: &Path) -> Result<Reachable> {
-    let failed = |e| Error::io("keeping VM state in a temporary file", e);
+/// VM state as this process has it open: the server reads that file whatever it sees under the file's name, if there is any.
+fn opened(file: &Path) -> Result<Box<dyn DiskFile>> {
     if file != Path::new("-") {
-        let path = std::path::absolute(file).map_err(|e| Error::io("naming VM state", e))?;
-        return Ok(Reachable::Named(path));
+        let opened = RealDisk.open(file, OpenMode::Read);
+        return opened.map_err(|e| e.of("VM state"));
     }
-    let mut kept = NamedTempFile::new().map_err(failed)?;
+    let failed = |e| Error::io("keeping VM state in a temporary file", e);
+    let mut kept = tempfile::tempfile().map_err(failed)?;
     let copied = std::io::copy(&mut std::io::stdin().lock(), &mut kept);
     copied.map_err(|e| Error::io("reading VM state", e))?;
-    Ok(Reachable::Kept(kept))
+    Ok(RealDisk::adopt(kept, Path::new("VM state")))
+}
+
+/// The name of an open file for another process.
+fn name_for_others(file: &dyn DiskFile) -> Option<String> {
+    let fd = file.as_real()?.as_raw_fd();
+    Some(format!("/proc/{}/fd/{fd}", std::process::id()))
 }
 
 /// The same by the server that has the volumes open.
 fn through(
     mut server: Server,
     create: &Create,
-    (vm_state, vm_device): (Option<&Reachable>, Option<&str>),
+    (vm_state, vm_device): (Option<&dyn DiskFile>, Option<&str>),
     since: Instant,
 ) -> Result<Created> {
     if create.changed.is_some() {
@@ -157,18 +151,12 @@ fn through(
             .detail("the server that has the volumes open knows what was written to them")
             .hint("leave --changed out, or name a device that is no volume"));
     }
-    let vm_state = vm_state.map(|file| {
-        file.path().to_str().ok_or_else(|| {
-            Error::invalid("naming VM state to the server", "its name is not UTF-8")
-                .at(file.path().display())
-        })
-    });
     let arguments = json!({
         "name": create.name,
         "devices": create.devices,
         "vm-clock": create.vm_clock_nsec,
         "icount": create.icount,
-        "vm-state": vm_state.transpose()?,
+        "vm-state": vm_state.and_then(name_for_others),
         "vm-device": vm_device,
     });
     let made = server.execute("x-stillpoint-create", &server::without_nulls(arguments))?;

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use stillpoint_store::id::Uid;
+use stillpoint_store::limits::{NAME_BYTES_MAX, SNAPSHOT_ID_BYTES_MAX};
 use stillpoint_store::{Error, ErrorKind, Result};
 
 /// Snapshots that one message tells of: with names as long as they may be, 6 MiB.
 pub const TAKEN_MAX: usize = 8192;
-/// LIMIT: snapshots that a sender believes a receiver to have taken in or deleted.
-const ALL_MAX: usize = 1 << 20;
+/// LIMIT: bytes that a sender keeps of what a receiver tells: half a million snapshots with short names.
+const ALL_BYTES_MAX: usize = 64 << 20;
 
 /// What became of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,35 +49,57 @@ pub struct Became {
     pub deleted: Vec<Taken>,
 }
 
+impl Taken {
+    /// Whether there can be such a snapshot.
+    fn is_possible(&self) -> bool {
+        let id_fits = |id: &[u8]| id.len() <= SNAPSHOT_ID_BYTES_MAX;
+        let names_fit = self.device.len().max(self.name.len()) <= NAME_BYTES_MAX;
+        names_fit && id_fits(&self.id) && self.renumbered.as_deref().is_none_or(id_fits)
+    }
+
+    fn bytes(&self) -> usize {
+        let id = self.renumbered.as_ref().map_or(0, Vec::len);
+        size_of::<Self>() + self.device.len() + self.id.len() + self.name.len() + id
+    }
+}
+
+fn fit(snapshots: &[Taken], deleted: &[Taken]) -> bool {
+    let mut all = snapshots.iter().chain(deleted);
+    snapshots.len() + deleted.len() <= TAKEN_MAX && all.all(Taken::is_possible)
+}
+
 impl Became {
-    /// Whether a message can hold it.
+    /// Whether it is possible, and a message can hold it.
     pub fn fits(&self) -> bool {
-        self.snapshots.len() + self.deleted.len() <= TAKEN_MAX
+        fit(&self.snapshots, &self.deleted)
     }
 
     /// Takes in what another message tells.
     pub fn add(&mut self, more: Self) -> Result<()> {
         self.snapshots.extend(more.snapshots);
         self.deleted.extend(more.deleted);
-        if self.snapshots.len() + self.deleted.len() <= ALL_MAX {
+        let all = self.snapshots.iter().chain(&self.deleted);
+        if all.map(Taken::bytes).sum::<usize>() <= ALL_BYTES_MAX {
             return Ok(());
         }
-        let why = format!("it tells of more than {ALL_MAX} snapshots");
-        Err(Error::new(ErrorKind::LimitExceeded, "reading what became of it").detail(why))
+        Err(
+            Error::new(ErrorKind::LimitExceeded, "reading what became of it")
+                .detail("the other side tells of more snapshots than there can be"),
+        )
     }
 }
 
 impl Outcome {
-    /// Whether a message can hold it.
+    /// Whether it is possible, and a message can hold it.
     pub fn fits(&self) -> bool {
-        self.snapshots.len() + self.deleted.len() <= TAKEN_MAX
+        fit(&self.snapshots, &self.deleted)
     }
 
     /// What must be told before the rest, which then fits.
     pub fn cut(&self) -> (Vec<Became>, Self) {
         let mut rest = self.clone();
         let mut parts = Vec::new();
-        while !rest.fits() {
+        while rest.snapshots.len() + rest.deleted.len() > TAKEN_MAX {
             let take = |list: &mut Vec<Taken>, most: usize| {
                 list.drain(..list.len().min(most)).collect::<Vec<_>>()
             };
@@ -150,5 +173,13 @@ mod tests {
         let mut all = Became::default();
         let refused = (0..200).find_map(|_| all.add(part.clone()).err());
         assert_eq!(refused.unwrap().kind(), ErrorKind::LimitExceeded);
+        let long = Became {
+            snapshots: vec![Taken {
+                name: vec![b'n'; NAME_BYTES_MAX + 1],
+                ..taken(1)
+            }],
+            deleted: Vec::new(),
+        };
+        assert!(part.fits() && !long.fits());
     }
 }

@@ -1,6 +1,7 @@
 //! Manifest nodes that were read before, verified and decoded: every read of a disk passes the same few. A hash means one
 //! node for ever, so nothing that is kept here gets old.
 
+use crate::catalog::Catalog;
 use crate::content::nodes::Nodes;
 use crate::error::Result;
 use crate::format::manifest::Node;
@@ -32,6 +33,11 @@ impl<'a> KnownNodes<'a> {
             nodes,
             known: Mutex::default(),
         }
+    }
+
+    /// See [`Nodes::follow`].
+    pub fn follow(&self, catalog: &Catalog) -> Result<()> {
+        self.nodes.follow(catalog)
     }
 
     /// A source of those nodes alone that take no reading; `Busy` for others.

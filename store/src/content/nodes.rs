@@ -13,7 +13,7 @@ use crate::format::entry::PackKind;
 use crate::format::manifest::Node;
 use crate::id::{Hash, PackName, PackNumber};
 use crate::index::keeper::Keeper;
-use crate::index::key_of;
+use crate::index::{Place, key_of};
 use crate::log::Log;
 use crate::manifest::NodeSource;
 use crate::object::Objects;
@@ -42,6 +42,8 @@ pub struct Nodes<'a> {
 
 #[derive(Default)]
 struct State {
+    /// That of the catalog that is followed.
+    seq: u64,
     /// Counted up when the packs change.
     generation: u64,
     /// Counted up with each pack that was looked into.
@@ -66,6 +68,7 @@ impl<'a> Nodes<'a> {
         let unread = node_packs(catalog).map(|p| (p.number, p.clone())).collect();
         let state = State {
             unread,
+            seq: catalog.seq(),
             ..State::default()
         };
         Self {
@@ -79,24 +82,37 @@ impl<'a> Nodes<'a> {
 
     /// Adds the packs that became live and forgets those that no longer are. New ones are few: they are looked into.
     pub fn follow(&self, catalog: &Catalog) -> Result<()> {
-        let mut state = self.lock();
-        state.forget_all_but(&node_packs(catalog).map(|p| p.number).collect());
-        for pack in node_packs(catalog) {
-            if !state.packs.contains_key(&pack.number) && !state.unread.contains_key(&pack.number) {
-                state.generation += 1;
-                self.look_into(&mut state, pack)?;
+        let new: Vec<Arc<PackState>> = {
+            let mut state = self.lock();
+            if catalog.seq() <= state.seq {
+                return Ok(());
             }
+            state.forget_all_but(&node_packs(catalog).map(|p| p.number).collect());
+            let known = |p: &&Arc<PackState>| !state.knows(p.number);
+            node_packs(catalog).filter(known).cloned().collect()
+        };
+        for pack in &new {
+            self.look_into(pack)?;
         }
+        // ORDER: last, so that what could not be read is tried again.
+        let mut state = self.lock();
+        state.generation += u64::from(!new.is_empty());
+        state.seq = state.seq.max(catalog.seq());
         Ok(())
     }
 
-    fn look_into(&self, state: &mut State, pack: &PackState) -> Result<()> {
+    /// Nobody who finds what he wants in memory waits for the disk with this.
+    fn look_into(&self, pack: &PackState) -> Result<()> {
         let table = readable(Table::read(&*self.objects, pack.name, &pack.record))?;
         let entries = table.iter().flat_map(Table::entries);
         let places =
             entries.map(|(_, hash, at, item)| (key_of(hash), Location::new(pack.number, at, item)));
-        state.places.add(places.collect());
-        state.packs.insert(pack.number, pack.name);
+        let places = places.collect();
+        let mut state = self.lock();
+        // Another thread may have been faster.
+        if state.packs.insert(pack.number, pack.name).is_none() {
+            state.places.add(places);
+        }
         state.unread.remove(&pack.number);
         state.looked += 1;
         Ok(())
@@ -105,22 +121,22 @@ impl<'a> Nodes<'a> {
     /// Looks into the pack that the index names for this node; `false` where there is none that was not looked into.
     fn look_where_it_should_be(&self, hash: &Hash) -> Result<bool> {
         let hints = self.index.lookup(&key_of(hash));
-        let mut state = self.lock();
-        let named = hints
-            .iter()
-            .find_map(|at| state.unread.get(&at.pack).cloned());
-        named.map_or(Ok(false), |pack| {
-            self.look_into(&mut state, &pack).map(|()| true)
-        })
+        let unread = |at: Place| self.lock().unread.get(&at.pack).cloned();
+        let named = hints.iter().find_map(unread);
+        named.map_or(Ok(false), |pack| self.look_into(&pack).map(|()| true))
     }
 
-    /// Looks into the newest pack of those left; `false` where there is none.
+    /// Looks into the newest pack of those left that can be read; `false` where none is left.
     fn look_further(&self) -> Result<bool> {
-        let mut state = self.lock();
-        let newest = state.unread.last_key_value().map(|(_, pack)| pack.clone());
-        newest.map_or(Ok(false), |pack| {
-            self.look_into(&mut state, &pack).map(|()| true)
-        })
+        let left: Vec<_> = self.lock().unread.values().rev().cloned().collect();
+        let mut last = None;
+        for pack in left {
+            match self.look_into(&pack) {
+                Ok(()) => return Ok(true),
+                Err(e) => last = Some(e),
+            }
+        }
+        last.map_or(Ok(false), Err)
     }
 
     /// A live pack that holds this node, its bytes checked. Where the index does not know it, and no pack that was looked into
@@ -232,6 +248,10 @@ impl State {
             let cached = self.frames.get(&(at.pack, at.offset)).cloned();
             Some((at, name, cached))
         })
+    }
+
+    fn knows(&self, pack: PackNumber) -> bool {
+        self.packs.contains_key(&pack) || self.unread.contains_key(&pack)
     }
 
     fn forget_all_but(&mut self, live: &HashSet<PackNumber>) {

@@ -66,9 +66,16 @@ impl<'a> Reader<'a> {
         self.clusters.cached_bytes()
     }
 
+    /// The live packs are those of now. What is new is looked into, so that nobody searches all packs for it.
+    fn follow(&self) -> Result<()> {
+        let catalog = self.store.catalog();
+        self.clusters.follow(&catalog)?;
+        self.nodes.follow(&catalog)
+    }
+
     /// The same without a pin, of contents that the caller knows to be kept: the head of a volume that it has locked.
     pub(crate) fn view_of_kept(self: &Arc<Self>, content: Content) -> Result<View<'a>> {
-        self.clusters.follow(&self.store.catalog())?;
+        self.follow()?;
         Ok(View {
             reader: self.clone(),
             content,
@@ -87,7 +94,7 @@ impl<'a> Reader<'a> {
     pub fn views(self: &Arc<Self>, contents: &[Content]) -> Result<Vec<View<'a>>> {
         // ORDER: the pin, then the packs: what is pinned is in packs that are live from then on, or in what they became.
         let pin = self.store.pin(contents)?.map(Arc::new);
-        self.clusters.follow(&self.store.catalog())?;
+        self.follow()?;
         let view = |content: &Content| {
             let view = View {
                 reader: self.clone(),
