@@ -87,18 +87,17 @@ impl<'a> Nodes<'a> {
             if catalog.seq() <= state.seq {
                 return Ok(());
             }
+            state.seq = catalog.seq();
             state.forget_all_but(&node_packs(catalog).map(|p| p.number).collect());
             let known = |p: &&Arc<PackState>| !state.knows(p.number);
-            node_packs(catalog).filter(known).cloned().collect()
+            let new: Vec<_> = node_packs(catalog).filter(known).cloned().collect();
+            state.generation += u64::from(!new.is_empty());
+            state
+                .unread
+                .extend(new.iter().map(|p| (p.number, p.clone())));
+            new
         };
-        for pack in &new {
-            self.look_into(pack)?;
-        }
-        // ORDER: last, so that what could not be read is tried again.
-        let mut state = self.lock();
-        state.generation += u64::from(!new.is_empty());
-        state.seq = state.seq.max(catalog.seq());
-        Ok(())
+        new.iter().try_for_each(|pack| self.look_into(pack))
     }
 
     /// Nobody who finds what he wants in memory waits for the disk with this.
@@ -109,11 +108,11 @@ impl<'a> Nodes<'a> {
             entries.map(|(_, hash, at, item)| (key_of(hash), Location::new(pack.number, at, item)));
         let places = places.collect();
         let mut state = self.lock();
-        // Another thread may have been faster.
-        if state.packs.insert(pack.number, pack.name).is_none() {
+        // Another thread may have been faster, or the pack is not live any more.
+        if state.unread.remove(&pack.number).is_some() {
+            state.packs.insert(pack.number, pack.name);
             state.places.add(places);
         }
-        state.unread.remove(&pack.number);
         state.looked += 1;
         Ok(())
     }
