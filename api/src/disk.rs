@@ -176,11 +176,10 @@ impl System {
             && begin == Begin::WhereItWas
             && (e.kind() == ErrorKind::Cancelled || found && concerns_no_file(e.kind()))
         {
-            let goes_on = |e: Error| match e.kind() {
+            return written.map_err(|e| match e.kind() {
                 ErrorKind::Cancelled => e.hint(goes_on(&part)),
                 _ => e,
-            };
-            return written.map_err(goes_on);
+            });
         }
         // ORDER: contents durable (in `write`), the name, the folder.
         self.disk.remove(&part)?;

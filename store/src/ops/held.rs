@@ -15,20 +15,25 @@ const TASK: usize = 512;
 /// Bytes looked at for what is no zero.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// See the module. The file has the disk's length.
+/// See the module.
 pub(crate) struct Held<'a> {
     file: &'a dyn DiskFile,
     cluster_bytes: u64,
+    tells_holes: bool,
     kept: AtomicU64,
 }
 
 impl<'a> Held<'a> {
-    pub(crate) fn new(file: &'a dyn DiskFile, cluster_bytes: u64) -> Self {
-        Self {
+    /// Of a file that has the disk's length.
+    pub(crate) fn new(file: &'a dyn DiskFile, cluster_bytes: u64) -> Result<Self> {
+        file.sync_and_forget()?;
+        let first = file.extent(0)?;
+        Ok(Self {
             file,
             cluster_bytes,
+            tells_holes: !first.data || first.end < file.len()?,
             kept: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Bytes that were found so far.
@@ -56,8 +61,6 @@ impl<'a> Held<'a> {
     /// Makes a range a hole. Where the file has none, it may be that the file system cannot tell and cannot punch them: what is
     /// zeros then stays as it is, instead of being written.
     pub(crate) fn empty(&self, from: u64, to: u64) -> Result<()> {
-        let first = self.file.extent(0)?;
-        let tells_holes = !first.data || first.end < self.file.len()?;
         let mut bytes = Vec::new();
         let mut at = from;
         while at < to {
@@ -67,7 +70,7 @@ impl<'a> Held<'a> {
                 continue;
             }
             let mut end = extent.end.min(to);
-            if tells_holes {
+            if self.tells_holes {
                 self.file.punch(at, end)?;
             } else {
                 end = end.min(at + PIECE_BYTES);

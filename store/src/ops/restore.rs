@@ -49,19 +49,12 @@ impl Store {
         progress: &Progress,
     ) -> Result<Restored> {
         let _pin = self.pin(&[content])?;
-        let held = Held::new(file, u64::from(self.geometry().cluster_bytes));
-        let (mut emptied, mut untouched);
-        let (held, hole): (_, Hole<'_>) = if file.is_empty()? {
-            untouched = |_, _| Ok(());
-            (None, &mut untouched)
-        } else {
-            emptied = |from, to| held.empty(from, to);
-            (Some(&held), &mut emptied)
-        };
+        let found = !file.is_empty()?;
         file.set_len(content.size)?;
-        if held.is_some() {
-            file.sync_and_forget()?;
-        }
+        let size = u64::from(self.geometry().cluster_bytes);
+        let held = found.then(|| Held::new(file, size)).transpose()?;
+        let held = held.as_ref();
+        let hole: Hole<'_> = &mut |from, to| held.map_or(Ok(()), |held| held.empty(from, to));
         let written = self
             .write_disk(content, file, (held, hole), progress)
             .map_err(|e| self.or_unkept(e, &[content]))?;

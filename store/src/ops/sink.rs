@@ -44,9 +44,10 @@ impl<'a> FileSink<'a> {
             drop(sink);
             let synced = syncer.join().map_err(|_| died())?;
             // The system tells a failed write to one sync only: that of the syncer counts as much as the last, and more than
-            // that somebody asked to stop, since then it may be gone on with what is there.
+            // what ended the work, since it may be gone on with what is there.
+            synced?;
             if !matches!(&done, Err(e) if e.kind() != ErrorKind::Cancelled) {
-                synced.and_then(|()| file.sync())?;
+                file.sync()?;
             }
             Ok((done?, written))
         })
