@@ -109,7 +109,7 @@ impl<W: Write> Sending<'_, W> {
     fn run(&mut self, cargo: &Cargo) -> Result<()> {
         self.put(&Message::Plan(Plan::default()))?;
         announce(cargo, |message| self.put(&message))?;
-        let trees = self.store.trees()?;
+        let trees = self.store.trees();
         let mut giver = self.store.giver();
         self.totals.contents = cargo.steps.len() as u64;
         let window_max = self.window_max;

@@ -136,7 +136,7 @@ impl<W: Write> Giving<'_, W> {
         let hops = self.hops.saturating_add(1);
         self.put(&Message::Plan(plan), hops)?;
         announce(&cargo, |message| self.put(&message, hops))?;
-        let trees = self.store.trees()?;
+        let trees = self.store.trees();
         let mut giver = self.store.giver();
         let (tokens, permits) = channel();
         for _ in 0..WINDOWS_UNDER_WAY {

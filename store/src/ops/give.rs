@@ -35,11 +35,11 @@ pub struct Trees<'a> {
 
 impl Store {
     /// Manifests as they are now.
-    pub fn trees(&self) -> Result<Trees<'_>> {
-        Ok(Trees {
+    pub fn trees(&self) -> Trees<'_> {
+        Trees {
             nodes: self.nodes(),
             cluster_bytes: u64::from(self.geometry().cluster_bytes),
-        })
+        }
     }
 
     /// Gives out clusters of the packs that are live now.
